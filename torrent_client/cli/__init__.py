@@ -1,0 +1,5 @@
+"""The command line: arguments in, exit codes out.
+
+Thread: main.
+Lock: none.
+"""

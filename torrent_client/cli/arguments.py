@@ -1,0 +1,194 @@
+"""The command line's grammar.
+
+`python main.py FILE.torrent` downloads; the other commands have names. To argparse a download is a command
+like the others, `get`, which `parse` puts in where no command is named.
+
+Spec: none.
+Thread: main.
+Lock: none.
+"""
+
+import argparse
+import ipaddress
+from collections.abc import Sequence
+from pathlib import Path
+
+from torrent_client import __version__
+from torrent_client.config import MIB, Config
+from torrent_client.tracker_client import PeerAddress
+
+DEFAULT_COMMAND = "get"
+COMMANDS = (DEFAULT_COMMAND, "info", "verify", "demo", "completion")
+
+DESCRIPTION = """\
+A BitTorrent client in Python.
+
+  python main.py FILE.torrent          download into the current directory; Ctrl-C stops,
+                                       the same command again goes on where it stopped
+  python main.py demo                  watch a download without a torrent or the internet
+  python main.py info FILE.torrent     show what is in a torrent
+  python main.py verify FILE.torrent   check the files on disk against the torrent
+  python main.py completion bash       print a completion script for the shell
+
+  python main.py get --help            all options of a download
+"""
+
+EPILOG = """\
+exit codes: 0 complete; 1 error; 2 wrong usage; 3 bad torrent; 4 disk; 5 nothing came for
+--stop-timeout; 6 verify found missing or bad pieces; 130 Ctrl-C; 143 SIGTERM
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with all commands."""
+    parser = argparse.ArgumentParser(
+        prog="main.py",
+        usage="python main.py [COMMAND] FILE.torrent [options]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"torrent-client {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    get = commands.add_parser(
+        DEFAULT_COMMAND, help="download; the default", description="Download a torrent.", epilog=EPILOG
+    )
+    _add_torrent(get)
+    _add_download_options(get)
+    info = commands.add_parser("info", help="show what is in a torrent")
+    _add_torrent(info)
+    _add_output_options(info)
+    verify = commands.add_parser("verify", help="hash the files on disk again")
+    _add_torrent(verify)
+    _add_place(verify)
+    _add_output_options(verify)
+    demo = commands.add_parser("demo", help="an offline swarm: one tracker, three seeders, one download")
+    demo.add_argument(
+        "--size", type=_mebibytes, default=256 * MIB, metavar="MIB", help="MiB of made-up data (default: 256)"
+    )
+    _add_output_options(demo)
+    completion = commands.add_parser("completion", help="print a completion script for the shell")
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    return parser
+
+
+def _add_download_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a download can be told."""
+    defaults = Config()
+    _add_place(parser)
+    peers = parser.add_argument_group("peers")
+    peers.add_argument(
+        "--port",
+        type=_port,
+        default=defaults.listen_port,
+        metavar="N",
+        help=f"TCP port to listen on; the next free one if taken; 0 for any (default: {defaults.listen_port})",
+    )
+    peers.add_argument(
+        "--peer",
+        type=parse_peer,
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="also ask this peer; can be given several times",
+    )
+    peers.add_argument(
+        "--max-peers",
+        type=_positive,
+        default=defaults.max_peers,
+        metavar="N",
+        help=f"connections at most (default: {defaults.max_peers})",
+    )
+    how = parser.add_argument_group("what to do")
+    how.add_argument("--sequential", action="store_true", help="get the pieces in order, for playing while it comes")
+    how.add_argument("--seed", action="store_true", help="go on sending to others when complete, until Ctrl-C")
+    how.add_argument(
+        "--stop-timeout",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="give up when nothing came for so long (default: never)",
+    )
+    _add_output_options(parser)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; exits with a message and code 2 if it is wrong."""
+    parser = build_parser()
+    words = list(arguments) or ["--help"]
+    if words[0] not in (*COMMANDS, "-h", "--help", "--version"):
+        words.insert(0, DEFAULT_COMMAND)
+    return parser.parse_args(words)
+
+
+def parse_peer(text: str) -> PeerAddress:
+    """Read `HOST:PORT`, with brackets around an IPv6 address.
+
+    Raises:
+        argparse.ArgumentTypeError: it is something else.
+    """
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host.strip("[]")
+    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 192.0.2.7:6881 or [2001:db8::7]:6881")
+    if bracketed or ":" in host:
+        try:
+            host = str(ipaddress.IPv6Address(host))
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} has no IPv6 address in brackets") from error
+    return PeerAddress(host, int(port))
+
+
+def _add_torrent(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("torrent", type=Path, metavar="FILE.torrent", help="the torrent")
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    place = parser.add_argument_group("where")
+    place.add_argument(
+        "-o", "--output", type=Path, default=Path(), metavar="DIR", help="where the files go (default: here)"
+    )
+    place.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="where to keep what is needed to go on later (default: the usual place for such files)",
+    )
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    output = parser.add_argument_group("what to print")
+    output.add_argument("--json", action="store_true", help="one JSON object a line on standard output, for scripts")
+    output.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    output.add_argument("-v", "--verbose", action="store_true", help="print what happens in detail")
+    output.add_argument("--log-file", type=Path, metavar="FILE", help="append the log, in detail with -v, to a file")
+
+
+def _port(text: str) -> int:
+    number = _whole(text)
+    if not 0 <= number < 65_536:
+        raise argparse.ArgumentTypeError(f"{text} is not a port, 0 to 65535")
+    return number
+
+
+def _positive(text: str) -> int:
+    number = _whole(text)
+    if not 0 < number <= 10_000:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 10000")
+    return number
+
+
+def _mebibytes(text: str) -> int:
+    return _positive(text) * MIB
+
+
+def _seconds(text: str) -> float:
+    return float(_positive(text))
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error

@@ -1,0 +1,95 @@
+"""Where the program begins and ends: parse, run a command, turn errors into sentences and codes.
+
+Spec: the guide's Task 15.
+Thread: main.
+Lock: none.
+"""
+
+import logging
+import os
+import sys
+import threading
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import NoReturn
+
+from torrent_client.cli.arguments import parse
+from torrent_client.cli.exit_codes import ExitCode, exit_code
+from torrent_client.errors import TorrentError
+from torrent_client.text import printable
+
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(threadName)s %(name)s: %(message)s"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; return the exit code.
+
+    Args:
+        arguments: the command line without the program's name.
+    """
+    options = parse(arguments)
+    try:
+        _set_up_logging(options)
+        return _run_command(options)
+    except TorrentError as error:
+        print(f"error: {printable(str(error), 2000)}", file=sys.stderr)
+        return exit_code(error)
+    except BrokenPipeError:  # whoever read our output has gone, as in `info | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit finds somebody
+        return ExitCode.OK
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+
+
+def run() -> NoReturn:
+    """Run the program with the process's own arguments, and exit."""
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(thread.name.startswith("peer") for thread in threading.enumerate()):
+        os._exit(code)  # a worker hangs in a name look-up: everything is saved, so it must not keep us
+    sys.exit(code)
+
+
+def _run_command(options: Namespace) -> int:
+    """Import and run the command: each one loads only what it needs, so that all start quickly."""
+    match options.command:
+        case "info":
+            from torrent_client.cli.info import show_info
+
+            return show_info(options)
+        case "verify":
+            from torrent_client.cli.verify import verify
+
+            return verify(options)
+        case "demo":
+            from torrent_client.cli.demo import demo
+
+            return demo(options)
+        case "completion":
+            from torrent_client.cli.completion import print_completion
+
+            return print_completion(options)
+        case _:
+            from torrent_client.cli.get import get
+
+            return get(options)
+
+
+def _set_up_logging(options: Namespace) -> None:
+    """Send warnings to standard error and everything to the log file; details with -v."""
+    root = logging.getLogger("torrent_client")
+    level = logging.DEBUG if getattr(options, "verbose", False) else logging.INFO
+    root.setLevel(level)
+    console = logging.StreamHandler()
+    console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    quiet = getattr(options, "quiet", False)
+    console.setLevel(logging.CRITICAL if quiet else level if level == logging.DEBUG else logging.WARNING)
+    root.handlers = [console]
+    if getattr(options, "log_file", None):
+        try:
+            file = logging.FileHandler(options.log_file)
+        except OSError as error:
+            raise TorrentError(f"cannot write the log to {options.log_file}: {error.strerror}") from error
+        file.setFormatter(logging.Formatter(LOG_FORMAT))
+        root.addHandler(file)

@@ -1,0 +1,168 @@
+"""Every tunable of the client, once: unit, reason, precedent.
+
+The precedents were read from the sources of libtorrent, Transmission, rain, rqbit, aria2 and
+Mainline. `Config` is frozen; a command line option makes a changed copy with `replace`.
+
+Thread: none (immutable).
+Lock: none.
+"""
+
+from dataclasses import dataclass
+
+KIB = 1024
+MIB = 1024 * KIB
+
+BLOCK_SIZE = 16 * KIB
+"""Bytes per requested block. BEP 3: "all current implementations use 2^14"; more is cut off by some."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The numbers that decide how one session behaves."""
+
+    # --- peers -----------------------------------------------------------------------------------
+    max_peers: int = 50
+    """Connections per torrent. Transmission 50, aria2 55: more cost memory and bring little."""
+
+    listen_port: int = 6881
+    """First TCP port tried; BEP 3's own range is 6881-6889. 0 lets the system choose."""
+
+    listen_port_tries: int = 10
+    """Ports tried upward from `listen_port` before the system chooses: two clients on one machine."""
+
+    connect_timeout: float = 5.0
+    """Seconds for the TCP handshake. 5-15 s elsewhere; a dead address must not hold a worker."""
+
+    handshake_timeout: float = 10.0
+    """Seconds for the BitTorrent handshake. libtorrent and Mainline 10 s."""
+
+    idle_timeout: float = 120.0
+    """Seconds of silence after which a peer is dropped; BEP 3: keep-alives come every two minutes."""
+
+    keep_alive_interval: float = 100.0
+    """Seconds of our own silence after which we send a keep-alive; below everybody's 120 s."""
+
+    socket_tick: float = 2.0
+    """Seconds a blocking socket call lasts at most, so that every thread sees a stop request."""
+
+    dials_at_once: int = 16
+    """Connection attempts under way per torrent; home routers choke on more half-open ones."""
+
+    known_peers: int = 2000
+    """Addresses remembered per torrent, so that a hostile tracker cannot fill the memory."""
+
+    redial_delays: tuple[float, ...] = (10.0, 120.0, 900.0, 1800.0, 3600.0, 7200.0)
+    """Seconds before the 1st, 2nd ... new attempt at an address that failed. Transmission's ladder."""
+
+    # --- requests --------------------------------------------------------------------------------
+    initial_queue_depth: int = 16
+    """Requests in flight to a new peer; grows by one a block (slow start, as libtorrent does)."""
+
+    min_queue_depth: int = 8
+    """Requests in flight that a working peer never falls below; the guide's 5-10."""
+
+    max_queue_depth: int = 500
+    """Requests in flight to one peer at most: 8 MiB. libtorrent 500."""
+
+    default_reqq: int = 250
+    """What a peer that does not tell its queue length (BEP 10 `reqq`) is trusted with; libtorrent's
+    own default, and Transmission 3 silently drops requests above 512."""
+
+    queue_seconds: float = 3.0
+    """Seconds of the peer's own rate to keep requested: hides the round trip. libtorrent 3 s."""
+
+    request_timeout: float = 20.0
+    """Seconds without one block, with requests in flight, before a peer is snubbed: its blocks go to
+    others and its queue falls to 1. libtorrent 20 s, Transmission 25, Mainline 30."""
+
+    max_requesters_per_block: int = 2
+    """Peers asked for the same block in the end game; the loser gets a `cancel`. rain allows 20
+    duplicates in all; two per block bound the waste as well and never get stuck on one slow peer."""
+
+    takeover_speed_ratio: float = 3.0
+    """In the end game a peer this many times faster takes over as many blocks as its queue holds from
+    a slow one; otherwise one at a time. rqbit steals at 3x when nothing new is left."""
+
+    random_first_pieces: int = 4
+    """Pieces picked at random before rarest first begins: something to trade soon. libtorrent 4."""
+
+    piece_buffer_budget: int = 64 * MIB
+    """Bytes of pieces that may be under way at once. Memory is taken when a piece's first block comes,
+    so that the usual use is far smaller; without the cap a slow disk would fill the memory."""
+
+    # --- what we serve ---------------------------------------------------------------------------
+    reqq: int = 2000
+    """Requests of one peer that we queue, advertised in BEP 10. libtorrent and Transmission 2000."""
+
+    upload_slots: int = 4
+    """Interested peers unchoked at once. BEP 3: four downloaders."""
+
+    max_request_length: int = 8 * BLOCK_SIZE
+    """Bytes of a block that we serve at most; BEP 3 says that larger requests close the connection,
+    and 128 KiB is the largest that old clients sent."""
+
+    upload_batch: int = 16
+    """Blocks handed to the kernel in one `sendmsg`: 256 KiB, what a loopback socket buffer takes."""
+
+    # --- swarm behaviour -------------------------------------------------------------------------
+    choke_interval: float = 10.0
+    """Seconds between two rounds of choking. BEP 3: ten seconds, so that TCP can ramp up."""
+
+    housekeeping_interval: float = 1.0
+    """Seconds between two rounds of dialling, measuring and timing out."""
+
+    resume_interval: float = 30.0
+    """Seconds between two saves of the state file. rain 30 s."""
+
+    # --- trackers --------------------------------------------------------------------------------
+    num_want: int = 200
+    """Peers asked of a tracker. libtorrent 200."""
+
+    tracker_connect_timeout: float = 10.0
+    """Seconds for TCP and TLS to a tracker."""
+
+    tracker_read_timeout: float = 20.0
+    """Seconds of silence from a tracker, and twice that for its whole answer."""
+
+    tracker_stop_timeout: float = 2.0
+    """Seconds that the `stopped` announce may hold up the end of the program. Others allow 5 s; the
+    whole stop has 3 s here."""
+
+    min_announce_interval: float = 60.0
+    """Seconds below which no tracker is asked again, whatever it says: a typo of 1 would be a flood."""
+
+    max_announce_interval: float = 3600.0
+    """Seconds after which a tracker is asked again, whatever it says."""
+
+    # --- threads and files -----------------------------------------------------------------------
+    verifier_threads: int = 2
+    """Threads that hash and write full pieces. Both release the GIL; two keep up with 10 Gbit/s."""
+
+    max_open_files: int = 64
+    """File handles of one torrent kept open; the usual limit of a process is 1,024 for everything."""
+
+    stop_after_idle: float = 0.0
+    """Seconds without a byte received after which a download gives up; 0 never (aria2's default)."""
+
+
+RECEIVE_BUFFER_START = 32 * KIB
+"""Bytes a new connection's receive buffer has: an idle peer costs no more than this."""
+
+RECEIVE_BUFFER_MAX = 512 * KIB
+"""Bytes it grows to when `recv` fills it: big reads halve the cost of a block, and more than this no
+longer fits beside the pieces in the processor's cache."""
+
+MAX_MESSAGE_LENGTH = MIB
+"""Bytes of a peer message at most, refused at the prefix before anything is allocated. libtorrent."""
+
+MAX_TORRENT_SIZE = 10 * MIB
+"""Bytes of a .torrent file at most. libtorrent."""
+
+MAX_PIECES = 1 << 21
+"""Pieces of one torrent at most. libtorrent."""
+
+MAX_FILES = 200_000
+"""Files of one torrent at most: more do not fit below `MAX_TORRENT_SIZE` in any useful torrent."""
+
+MAX_TRACKER_RESPONSE = 2 * MIB
+"""Bytes of a tracker's answer at most, after decompression: 2,000 peers need 12 KB."""

@@ -1,0 +1,79 @@
+"""The exceptions of the client, as a tree.
+
+    TorrentError
+    ├── BencodeError          bytes that are no bencode; carries the offset
+    ├── MetainfoError         a .torrent that is bencode but no torrent we can use; names the field
+    ├── TrackerError          a tracker that refused, failed, or answered nonsense
+    ├── DownloadStalled       nothing came for as long as the user wanted to wait
+    ├── StorageError          the disk: full, read-only, missing, failing
+    └── PeerError             a peer; ends that connection and nothing else
+        ├── HandshakeError        it is not a peer for this torrent
+        ├── ProtocolViolation     it sent what no correct client sends
+        └── PeerDisconnected      it went away, or was silent for too long
+
+A parser raises exactly one of these for any bytes. Messages are sentences for people: `main` prints
+them as they are.
+
+Thread: none.
+Lock: none.
+"""
+
+
+class TorrentError(Exception):
+    """Anything that this client raises on purpose."""
+
+
+class BencodeError(TorrentError):
+    """Bytes that are not bencode, or more of it than we are willing to decode.
+
+    Args:
+        message: what was wrong.
+        offset: byte offset into the input at which it was seen.
+    """
+
+    def __init__(self, message: str, offset: int = 0) -> None:
+        """Keep the offset beside the message."""
+        super().__init__(f"{message} at byte {offset}")
+        self.offset = offset
+
+
+class MetainfoError(TorrentError):
+    """A torrent that cannot be used; the message names the field and says why."""
+
+
+class TrackerError(TorrentError):
+    """An announce that failed.
+
+    Args:
+        message: what happened, for people.
+        retry_in: seconds after which the tracker itself said to try again, if it did (BEP 31).
+    """
+
+    def __init__(self, message: str, retry_in: float | None = None) -> None:
+        """Keep the tracker's own wish beside the message."""
+        super().__init__(message)
+        self.retry_in = retry_in
+
+
+class DownloadStalled(TorrentError):
+    """Nothing came for as long as the user wanted to wait (`--stop-timeout`)."""
+
+
+class StorageError(TorrentError):
+    """Reading or writing the downloaded files failed."""
+
+
+class PeerError(TorrentError):
+    """Something about one peer; its connection is closed and the download goes on."""
+
+
+class HandshakeError(PeerError):
+    """The other side is no peer for this torrent."""
+
+
+class ProtocolViolation(PeerError):
+    """The peer sent what no correct client sends: it is closed and dialled again late, if ever."""
+
+
+class PeerDisconnected(PeerError):
+    """The connection ended, was refused, or was silent for too long."""

@@ -1,0 +1,75 @@
+"""A connected peer as the download manager sees it: its connection, our pipeline to it, its speeds.
+
+Spec: none.
+Thread: made by the peer's reader; `tick` in housekeeping; `stats` anywhere.
+Lock: none; each field has one writer.
+"""
+
+from torrent_client.config import Config
+from torrent_client.peer_connection import PeerConnection
+from torrent_client.protocol.client_names import client_name
+from torrent_client.request_pipeline import RequestPipeline
+from torrent_client.speed_meter import SpeedMeter
+from torrent_client.stats import PeerStats
+
+
+class Peer:
+    """One peer after its handshake.
+
+    Args:
+        connection: open, handshake done.
+        source: where its address came from.
+        config: limits of the pipeline.
+    """
+
+    def __init__(self, connection: PeerConnection, source: str, config: Config) -> None:
+        """Begin with nothing sent or received."""
+        assert connection.remote is not None
+        self.connection = connection
+        self.peer_id = connection.remote.peer_id
+        self.client = client_name(self.peer_id)
+        self.source = source
+        self.pipeline = RequestPipeline(config)
+        self.download = SpeedMeter()
+        self.upload = SpeedMeter()
+
+    def tick(self, seconds: float) -> None:
+        """Measure both directions; called once a second."""
+        self.upload.total = self.connection.uploaded
+        self.download.tick(seconds)
+        self.upload.tick(seconds)
+        self.pipeline.measure(self.download.last_second)
+
+    def stats(self, pieces: int, in_flight: int) -> PeerStats:
+        """Return a snapshot.
+
+        Args:
+            pieces: how many the peer has.
+            in_flight: blocks that it owes us.
+        """
+        return PeerStats(
+            address=str(self.connection.address),
+            client=self.client,
+            source=self.source,
+            direction="out" if self.connection.outgoing else "in",
+            state=self._state(in_flight),
+            pieces=pieces,
+            in_flight=in_flight,
+            download_rate=self.download.smoothed,
+            upload_rate=self.upload.smoothed,
+            downloaded=self.download.total,
+            uploaded=self.upload.total,
+        )
+
+    def _state(self, in_flight: int) -> str:
+        """Return what the peer does for us, in a word or three."""
+        connection = self.connection
+        if connection.am_interested:
+            if connection.peer_choking:
+                return "choked"
+            if self.pipeline.snubbed:
+                return "snubbed"
+            return "sending" if in_flight else "idle"
+        if connection.peer_interested and not connection.am_choking:
+            return "downloading from us"
+        return "nothing for us"

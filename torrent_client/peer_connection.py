@@ -1,0 +1,295 @@
+"""One peer: connect, shake hands, then exchange messages until somebody closes.
+
+    our side                                   the peer
+    connect ---------------------------------> accept
+    handshake 68 bytes ----------------------> same info_hash?
+    same info_hash? another peer id? <-------- handshake 68 bytes
+    bitfield, interested --------------------> bitfield, unchoke
+    request request request request ... -----> piece, piece, piece ...
+
+A connection has two threads. The *reader* is the caller of `receive`: it alone reads, and it owns the
+socket. The *writer* (`peer_writer`) alone sends. `close` may be called from anywhere, any number of times:
+it shuts the socket down, which wakes both; the reader then calls `finish`, which joins the writer and
+closes the socket, the only place that does.
+
+    with PeerConnection(address, info_hash, our_id) as peer:     a whole client, for a lesson
+        peer.connect()
+        peer.handshake()
+        peer.send(Interested())
+        for message in peer.receive():
+            ...
+
+Called by `download_manager`, which runs one of these in each of its workers.
+
+Spec: BEP 3 (peer protocol), BEP 10 (its bit in the handshake); the guide's Tasks 6 to 8.
+Thread: `receive`, `handshake`, `connect`, `finish` on the reader; the rest on any.
+Lock: none of its own; the outbox has one.
+"""
+
+import socket
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from torrent_client.config import MAX_MESSAGE_LENGTH, Config
+from torrent_client.errors import HandshakeError, PeerDisconnected, StorageError
+from torrent_client.peer_writer import PeerWriter
+from torrent_client.protocol.messages import (
+    HANDSHAKE_LENGTH,
+    PROTOCOL,
+    Choke,
+    Handshake,
+    Interested,
+    Message,
+    MessageReader,
+    NotInterested,
+    Request,
+    Unchoke,
+    reserved_bits,
+)
+from torrent_client.tracker_client import PeerAddress
+
+
+def _serve_nothing(_request: Request) -> bytes:
+    """Stand in for storage where a connection only downloads."""
+    raise StorageError("this connection serves nothing")
+
+
+class PeerConnection:
+    """A connection to one peer, outgoing or incoming.
+
+    Args:
+        address: where the peer is.
+        info_hash: 20 bytes, the torrent's.
+        peer_id: 20 bytes, ours.
+        sock: an accepted socket; without one, `connect` makes it.
+        remote_handshake: the peer's, where the listener has read it already.
+        extensions: announce the extension protocol (BEP 10).
+        max_message_length: bytes; a torrent with many pieces needs more than the default for a bitfield.
+        read_block: returns the bytes of a request that we serve.
+        config: time-outs.
+    """
+
+    def __init__(
+        self,
+        address: PeerAddress,
+        info_hash: bytes,
+        peer_id: bytes,
+        *,
+        sock: socket.socket | None = None,
+        remote_handshake: Handshake | None = None,
+        extensions: bool = False,
+        max_message_length: int = MAX_MESSAGE_LENGTH,
+        read_block: Callable[[Request], bytes] = _serve_nothing,
+        config: Config | None = None,
+    ) -> None:
+        """Keep the facts; nothing is sent yet."""
+        self.address = address
+        self.outgoing = sock is None
+        self.remote = remote_handshake
+        self.am_choking = True
+        self.am_interested = False
+        self.peer_choking = True
+        self.peer_interested = False
+        self.close_reason: str | None = None
+        self._handshake = Handshake(info_hash, peer_id, reserved_bits(extensions=extensions))
+        self._config = config or Config()
+        self._read_block = read_block
+        self._reader = MessageReader(max_message_length)
+        self._sock = sock
+        self._writer: PeerWriter | None = None
+
+    # --- opening -------------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Open the TCP connection.
+
+        Raises:
+            PeerDisconnected: nothing answers there, or `close` was called meanwhile.
+        """
+        try:
+            family, kind, protocol, _, target = socket.getaddrinfo(
+                self.address.host, self.address.port, type=socket.SOCK_STREAM
+            )[0]
+            self._sock = socket.socket(family, kind, protocol)
+            if self.close_reason is not None:
+                raise PeerDisconnected(self.close_reason)
+            self._sock.settimeout(self._config.connect_timeout)
+            self._sock.connect(target)
+        except OSError as error:
+            raise PeerDisconnected(f"cannot connect: {error.strerror or error}") from error
+
+    def handshake(self) -> Handshake:
+        """Exchange handshakes and start the writer.
+
+        Returns:
+            The peer's handshake.
+
+        Raises:
+            HandshakeError: it is no BitTorrent peer, has another torrent, or is ourselves.
+            PeerDisconnected: it closed, or took too long.
+        """
+        assert self._sock is not None, "connect() comes first"
+        try:
+            self._sock.settimeout(self._config.handshake_timeout)
+            self._sock.sendall(self._handshake.encode())
+            if self.remote is None:
+                self.remote = read_handshake(self._sock, self._config.handshake_timeout)
+        except OSError as error:
+            raise PeerDisconnected(f"no handshake: {error.strerror or error}") from error
+        if self.remote.info_hash != self._handshake.info_hash:
+            raise HandshakeError(f"it has another torrent, {self.remote.info_hash.hex()}")
+        if self.remote.peer_id == self._handshake.peer_id:
+            raise HandshakeError("it is ourselves")
+        self._prepare_socket(self._sock)
+        self._writer = PeerWriter(self._sock, self._read_block, self.close, self._config)
+        self._writer.start()
+        return self.remote
+
+    def _prepare_socket(self, sock: socket.socket) -> None:
+        """Let every call block in the kernel for a tick at most: a Python time-out would poll each time."""
+        sock.settimeout(None)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        seconds = int(self._config.socket_tick)
+        tick = struct.pack("ll", seconds, int((self._config.socket_tick - seconds) * 1e6))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, tick)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, tick)
+
+    # --- receiving -----------------------------------------------------------------------------------
+
+    def receive(self) -> list[Message]:
+        """Wait for messages and return all that are whole, in order, at least one.
+
+        Blocks in them are views into the receive buffer: use them before the next call.
+
+        Raises:
+            PeerDisconnected: the peer closed or was silent for too long, or we closed.
+            ProtocolViolation: it sent what no correct client sends.
+        """
+        assert self._sock is not None
+        silence = 0.0
+        while self.close_reason is None:
+            try:
+                count = self._sock.recv_into(self._reader.writable())
+            except BlockingIOError:  # a tick passed
+                silence += self._config.socket_tick
+                if silence >= self._config.idle_timeout:
+                    raise PeerDisconnected(f"silent for {silence:.0f} s") from None
+                continue
+            except OSError as error:
+                raise PeerDisconnected(error.strerror or str(error)) from error
+            if not count:
+                break
+            silence = 0.0
+            messages = self._reader.received(count)
+            if messages:
+                return messages
+        raise PeerDisconnected(self.close_reason or "it closed the connection")
+
+    # --- sending -------------------------------------------------------------------------------------
+
+    def send(self, message: Message, *, may_wait: bool = False) -> None:
+        """Queue one message; returns at once.
+
+        Args:
+            message: what to say. Choke, Unchoke, Interested and NotInterested also change our side's
+                flags, and are left out when they would change nothing.
+            may_wait: it need not go out before something else does, or a moment has passed.
+        """
+        if self._changes_flags(message):
+            self.send_encoded(message.encode(), may_wait=may_wait)
+
+    def send_encoded(self, data: bytes, *, may_wait: bool = False) -> None:
+        """Queue whole messages that are encoded already."""
+        if self._writer:
+            self._writer.send(data, may_wait=may_wait)
+
+    def upload(self, request: Request) -> int:
+        """Queue a block that the peer asked for; return how many are queued."""
+        return self._writer.upload(request) if self._writer else 0
+
+    def cancel_upload(self, request: Request) -> None:
+        """Take a queued block back."""
+        if self._writer:
+            self._writer.cancel(request)
+
+    @property
+    def uploaded(self) -> int:
+        """Bytes of blocks sent to the peer."""
+        return self._writer.uploaded if self._writer else 0
+
+    def _changes_flags(self, message: Message) -> bool:
+        """Keep our side's flags; tell whether the message says anything new."""
+        match message:
+            case Choke() | Unchoke():
+                changed = self.am_choking != isinstance(message, Choke)
+                self.am_choking = isinstance(message, Choke)
+                if self.am_choking and self._writer:
+                    self._writer.drop_uploads()
+            case Interested() | NotInterested():
+                changed = self.am_interested != isinstance(message, Interested)
+                self.am_interested = isinstance(message, Interested)
+            case _:
+                changed = True
+        return changed
+
+    # --- closing -------------------------------------------------------------------------------------
+
+    def close(self, reason: str = "closed by us") -> None:
+        """End the connection from any thread, any number of times; the first reason counts."""
+        if self.close_reason is None:
+            self.close_reason = reason
+        if self._writer:
+            self._writer.close()
+        if self._sock:
+            with suppress(OSError):  # not connected any more, or closed by the reader
+                self._sock.shutdown(socket.SHUT_RDWR)
+
+    def finish(self) -> None:
+        """Join the writer and close the socket; the reader's last act."""
+        self.close()
+        if self._writer:
+            self._writer.join()
+        if self._sock:
+            self._sock.close()
+
+    def __enter__(self) -> Self:
+        """Use the connection in a `with` block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close it at the end of the block."""
+        self.finish()
+
+
+def read_handshake(sock: socket.socket, timeout: float) -> Handshake:
+    """Read the peer's 68 bytes.
+
+    Args:
+        sock: connected; its time-out is changed.
+        timeout: seconds for all of it, so that a byte now and then does not keep us for ever.
+
+    Raises:
+        HandshakeError: they are no BitTorrent handshake.
+        PeerDisconnected: the peer closed before it was whole.
+        OSError: the socket's error, or its time-out.
+    """
+    deadline = time.monotonic() + timeout
+    data = b""
+    while len(data) < HANDSHAKE_LENGTH:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("too slow")
+        sock.settimeout(left)
+        part = sock.recv(HANDSHAKE_LENGTH - len(data))
+        if not part:
+            raise PeerDisconnected("it closed the connection instead of a handshake")
+        data += part
+        if not PROTOCOL.startswith(data[: len(PROTOCOL)]):
+            break  # no need to wait for the rest of something else
+    return Handshake.decode(data)

@@ -1,0 +1,147 @@
+"""The addresses that we know: where each came from, when to dial it next, and which are banned.
+
+    new --next_to_dial--> dialled --connected--> connected --disconnected--> waiting (10 s, 2 min, ...)
+                             +------- failed -------------------------------> waiting
+
+Spec: none; Transmission's redial delays.
+Thread: any; the announce thread adds, housekeeping dials, peers' readers report.
+Lock: `_lock`, a leaf.
+"""
+
+import heapq
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from threading import Lock
+
+from torrent_client.config import Config
+from torrent_client.tracker_client import PeerAddress
+
+
+@dataclass(slots=True)
+class _Known:
+    """One address and our luck with it."""
+
+    source: str
+    failures: int = 0
+    busy: bool = False  # being dialled, or connected
+
+
+class PeerPool:
+    """Known peer addresses of one torrent.
+
+    Args:
+        config: how many to keep, and the redial delays.
+    """
+
+    def __init__(self, config: Config) -> None:
+        """Begin with none."""
+        self._config = config
+        self._lock = Lock()
+        self._known: dict[PeerAddress, _Known] = {}
+        self._queue: list[tuple[float, int, PeerAddress]] = []  # heap of (dial at, tie, address)
+        self._added = 0
+        self._banned: set[str] = set()
+
+    def add(self, addresses: Iterable[PeerAddress], source: str) -> int:
+        """Take note of addresses that were not known; return how many those were.
+
+        Args:
+            addresses: where peers are said to listen.
+            source: who said so, for the display: `tracker`, `given`, ...
+        """
+        before = len(self._known)
+        with self._lock:
+            for address in addresses:
+                if (
+                    address not in self._known
+                    and _can_be_dialled(address)
+                    and _ban_key(address) not in self._banned
+                    and len(self._known) < self._config.known_peers
+                ):
+                    self._known[address] = _Known(source)
+                    self._push(address, 0.0)
+            return len(self._known) - before
+
+    def next_to_dial(self, now: float) -> PeerAddress | None:
+        """Return an address whose time has come, and count it as being dialled; None when there is none."""
+        with self._lock:
+            while self._queue and self._queue[0][0] <= now:
+                _, _, address = heapq.heappop(self._queue)
+                known = self._known.get(address)
+                if known and not known.busy and _ban_key(address) not in self._banned:
+                    known.busy = True
+                    return address
+            return None
+
+    def next_dial_time(self) -> float | None:
+        """Return when the next address may be dialled (monotonic), or None when there is none."""
+        with self._lock:
+            return self._queue[0][0] if self._queue else None
+
+    def source(self, address: PeerAddress) -> str:
+        """Return where an address came from; `incoming` when the peer called us."""
+        with self._lock:
+            known = self._known.get(address)
+            return known.source if known else "incoming"
+
+    def ended(self, address: PeerAddress, now: float, *, useful: bool) -> None:
+        """A dialled address failed or its connection ended: dial it again later.
+
+        Args:
+            address: as `next_to_dial` gave it; others are ignored.
+            now: the clock.
+            useful: it sent good data, so that its failures are forgiven.
+        """
+        with self._lock:
+            known = self._known.get(address)
+            if known is None or not known.busy:
+                return
+            known.busy = False
+            known.failures = 1 if useful else known.failures + 1
+            delays = self._config.redial_delays
+            self._push(address, now + delays[min(known.failures, len(delays)) - 1])
+
+    def ban(self, address: PeerAddress) -> None:
+        """Never dial or accept this peer again."""
+        with self._lock:
+            self._banned.add(_ban_key(address))
+
+    def is_banned(self, address: PeerAddress) -> bool:
+        """Tell whether a peer is banned."""
+        with self._lock:
+            return _ban_key(address) in self._banned
+
+    def forget(self, address: PeerAddress) -> None:
+        """Never dial this address again: it is our own, or the peer is connected another way."""
+        with self._lock:
+            known = self._known.get(address)
+            if known:
+                known.busy = True
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many addresses are known and how many are banned."""
+        with self._lock:
+            return len(self._known), len(self._banned)
+
+    def _push(self, address: PeerAddress, when: float) -> None:
+        self._added += 1  # a tie-breaker: of two that are due the older one is dialled first
+        heapq.heappush(self._queue, (when, self._added, address))
+
+
+def _ban_key(address: PeerAddress) -> str:
+    """Return what a ban applies to: the host, but for this machine, where many peers share one."""
+    try:
+        is_loopback = ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        is_loopback = False
+    return str(address) if is_loopback else address.host
+
+
+def _can_be_dialled(address: PeerAddress) -> bool:
+    """Refuse addresses that are no single host: a tracker must not make us talk to a whole network."""
+    try:
+        ip = ipaddress.ip_address(address.host)
+    except ValueError:
+        return bool(address.host)  # a host name
+    return 0 < address.port < 65_536 and not (ip.is_multicast or ip.is_unspecified or ip.is_reserved)

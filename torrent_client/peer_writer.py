@@ -1,0 +1,168 @@
+"""The sending half of a peer connection: a thread, and the outbox that feeds it.
+
+    any thread --send()--------> |  messages, joined    |
+    reader     --upload()------> |  blocks asked of us  |--> writer thread --sendmsg--> socket
+    reader     --cancel()-- - -> |  (one less)          |
+
+Nobody else sends, and nobody waits for the writer: two honest peers that upload to each other with deep
+pipelines fill both socket buffers, and if a reader sent too, both would wait for ever. Messages go out
+before blocks. What may wait (`have`) is held back a moment, so that a fast download does not wake every
+writer for every piece.
+
+Spec: BEP 3 (keep-alive, choking drops what was asked).
+Thread: `_run` is the writer thread; every method may be called from any thread and returns at once.
+Lock: `_wake` (a Condition), a leaf, around the outbox; reading and sending happen outside.
+"""
+
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterable
+from threading import Condition, Thread
+
+from torrent_client.config import Config
+from torrent_client.errors import PeerDisconnected, TorrentError
+from torrent_client.protocol.messages import KeepAlive, Request, piece_header
+
+logger = logging.getLogger(__name__)
+
+HOLD_BACK = 0.1
+"""Seconds that a message which may wait is held back: ten wake-ups a second and peer at most."""
+
+
+class PeerWriter:
+    """Sends everything that one peer gets after the handshake.
+
+    Args:
+        sock: connected and blocking, with a send time-out.
+        read_block: returns the bytes of a request; raises StorageError.
+        on_failure: called once, from the writer thread, when sending is no longer possible.
+        config: keep-alive interval and limits.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        read_block: Callable[[Request], bytes],
+        on_failure: Callable[[str], None],
+        config: Config,
+    ) -> None:
+        """Begin with an empty outbox; `start` begins to send."""
+        self._sock = sock
+        self._read_block = read_block
+        self._on_failure = on_failure
+        self._config = config
+        self._wake = Condition()
+        self._messages: list[bytes] = []
+        self._uploads: dict[Request, None] = {}  # an ordered set: cancelling is one look-up
+        self._send_now = False
+        self._closed = False
+        self.uploaded = 0  # bytes of blocks sent
+        self._thread = Thread(target=self._run, name="peer-writer", daemon=True)
+
+    def start(self) -> None:
+        """Start the writer thread."""
+        self._thread.start()
+
+    def send(self, data: bytes, *, may_wait: bool = False) -> None:
+        """Queue encoded messages.
+
+        Args:
+            data: whole messages.
+            may_wait: they need not go out before something else does, or a moment has passed.
+        """
+        with self._wake:
+            self._messages.append(data)
+            self._send_now = self._send_now or not may_wait
+            if not may_wait or len(self._messages) == 1:
+                self._wake.notify()
+
+    def upload(self, request: Request) -> int:
+        """Queue a block that the peer asked for; return how many are queued now."""
+        with self._wake:
+            self._uploads[request] = None
+            self._wake.notify()
+            return len(self._uploads)
+
+    def cancel(self, request: Request) -> None:
+        """Take a queued block back, if it is not on its way yet."""
+        with self._wake:
+            self._uploads.pop(request, None)
+
+    def drop_uploads(self) -> None:
+        """Forget all queued blocks: the peer is choked."""
+        with self._wake:
+            self._uploads.clear()
+
+    def close(self) -> None:
+        """Let the writer thread end; the socket is shut down by the connection."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+
+    def join(self) -> None:
+        """Wait for the writer thread; the connection's reader does so last of all."""
+        if self._thread.is_alive():
+            self._thread.join()
+
+    # --- the writer thread ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        reason = "closed"
+        try:
+            while (work := self._next()) is not None:
+                messages, requests = work
+                self._send_all(messages + self._blocks(requests))
+                self.uploaded += sum(request.length for request in requests)
+        except (OSError, TorrentError) as error:
+            reason = str(error)
+        except Exception as error:
+            logger.exception("a writer thread failed")
+            reason = repr(error)
+        if not self._closed:
+            self._on_failure(reason)
+
+    def _next(self) -> tuple[list[bytes], list[Request]] | None:
+        """Wait for something to send; a keep-alive when nothing came for long; None at the end."""
+        with self._wake:
+            if not self._wake.wait_for(self._has_work, self._config.keep_alive_interval):
+                return [KeepAlive().encode()], []
+            if not self._send_now and not self._uploads:
+                self._wake.wait_for(lambda: self._send_now or self._uploads or self._closed, HOLD_BACK)
+            if self._closed:
+                return None
+            messages, self._messages, self._send_now = self._messages, [], False
+            requests = list(self._uploads)[: self._config.upload_batch] if self._uploads else []
+            for request in requests:
+                del self._uploads[request]
+            return messages, requests
+
+    def _has_work(self) -> bool:
+        return bool(self._messages or self._uploads or self._closed)
+
+    def _blocks(self, requests: Iterable[Request]) -> list[bytes]:
+        """Read the blocks asked for, each with its header before it."""
+        buffers = []
+        for request in requests:
+            block = self._read_block(request)
+            buffers += [piece_header(request.piece_index, request.begin, len(block)), block]
+        return buffers
+
+    def _send_all(self, buffers: list[bytes]) -> None:
+        """Send buffers, in one system call if the kernel takes them all."""
+        views = [memoryview(buffer) for buffer in buffers]
+        last_progress = time.monotonic()
+        while views:
+            try:
+                sent = self._sock.sendmsg(views)
+            except BlockingIOError as error:  # the send time-out: a moment to look whether to stop
+                if self._closed:
+                    return
+                if time.monotonic() - last_progress > self._config.idle_timeout:
+                    raise PeerDisconnected("it reads nothing any more") from error
+                continue
+            last_progress = time.monotonic()
+            while views and sent >= len(views[0]):
+                sent -= len(views.pop(0))
+            if sent:
+                views[0] = views[0][sent:]

@@ -1,0 +1,595 @@
+"""The one truth about pieces: what we have, what is under way, who has what, what to ask for next.
+
+    MISSING --get_next_piece--> DOWNLOADING --last block--> VERIFYING --mark_complete--> COMPLETE
+       ^                             |                          |
+       +------- nothing left of it --+-------- mark_failed -----+        (bad hash, or not written)
+
+A piece is in exactly one state; `check_invariants` says what else always holds. Readers of many peers
+call in at once: `next_requests` to learn what to ask for, `receive_blocks` with what came. The reader
+that brings the last block of a piece gets the piece back, and its verifier hashes and writes it outside
+the lock before it calls `mark_complete`.
+
+What a peer is asked for, in order: the rest of a piece that it began; pieces whose owner left; a new
+piece, rarest first; other peers' pieces; and when every block is asked for (the end game) blocks that a
+slower peer still owes us. A peer whose pipeline does not hold a whole piece helps others first, so that
+slow peers finish pieces together instead of holding one each.
+
+Spec: BEP 3 (rarest first, end game); the guide's Tasks 9 and 10.
+Thread: any; peers' readers, verifiers, housekeeping, the display.
+Lock: `_lock`, a leaf, held for memory operations alone: no I/O, no hashing, no other lock.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from hashlib import sha1
+from random import Random
+from threading import Lock
+from typing import NamedTuple
+
+from torrent_client.active_piece import ActivePiece, BufferPool, PeerKey
+from torrent_client.bitfield import Bitfield
+from torrent_client.config import BLOCK_SIZE, Config
+from torrent_client.errors import ProtocolViolation
+from torrent_client.piece_picker import PiecePicker
+from torrent_client.protocol.messages import Cancel, Piece, Request
+
+UNASKED_BLOCKS_TOLERATED = 64
+"""Blocks that nobody asked for before a peer counts as hostile. Honest peers send a few: answers that
+crossed our `cancel`."""
+
+
+REQUEST_BATCH = 4
+"""A peer is asked again when a quarter of its depth is free: waking its writer costs more than a block,
+and three quarters in flight still hide the round trip."""
+
+
+class PieceState(IntEnum):
+    """Where a piece is on its way; exactly one at a time."""
+
+    MISSING = 0
+    DOWNLOADING = 1
+    VERIFYING = 2
+    COMPLETE = 3
+
+
+class PieceHashes:
+    """The SHA-1 of every piece, 20 bytes each, as the torrent gives them in one string."""
+
+    def __init__(self, hashes: bytes) -> None:
+        """Keep the string; slicing it on demand is cheaper than a list of 100,000."""
+        self._hashes = hashes
+
+    def __getitem__(self, index: int) -> bytes:
+        """Return the 20 bytes of piece `index`."""
+        return self._hashes[20 * index : 20 * index + 20]
+
+    def __len__(self) -> int:
+        """Return the number of pieces."""
+        return len(self._hashes) // 20
+
+
+@dataclass(slots=True)
+class _Peer:
+    """What the manager knows of one peer."""
+
+    pieces: int = 0  # set of bits
+    in_flight: dict[int, float] = field(default_factory=dict)  # block number in the torrent: asked at
+    own: list[ActivePiece] = field(default_factory=list)  # begun by it, with blocks still to ask for
+    rate: float = 0.0  # bytes per second, of the last seconds
+    last_block: float = 0.0  # when a block came, or when it was first asked again
+    late_answers: int = UNASKED_BLOCKS_TOLERATED  # blocks it may still send unasked
+    on_parole: bool = False
+
+
+class Received(NamedTuple):
+    """What came of a batch of blocks.
+
+    `full` are the pieces that it completed, now VERIFYING and the caller's to verify; `cancels` are
+    requests to take back from other peers; `useful` and `wasted` are bytes.
+    """
+
+    full: list[ActivePiece]
+    cancels: list[tuple[PeerKey, Cancel]]
+    useful: int
+    wasted: int
+
+
+class PieceManager:
+    """Tracks every piece of one torrent and decides what each peer is asked for.
+
+    Args:
+        hashes: SHA-1 of each piece, 20 bytes each, in one string.
+        piece_length: bytes of every piece but the last.
+        total_length: bytes of the torrent.
+        config: limits.
+        rng: source of random ties; a seeded one makes a run repeatable.
+        sequential: pick pieces in order instead of rarest first.
+        early: set of bits of the pieces that sequential mode gets before all others.
+    """
+
+    def __init__(
+        self,
+        hashes: bytes,
+        piece_length: int,
+        total_length: int,
+        config: Config,
+        rng: Random,
+        *,
+        sequential: bool = False,
+        early: int = 0,
+    ) -> None:
+        """Begin with every piece MISSING."""
+        self._lock = Lock()
+        self.hashes = PieceHashes(hashes)
+        self.piece_count = len(self.hashes)
+        self.piece_length = piece_length
+        self.total_length = total_length
+        self._config = config
+        self._sequential = sequential
+        self._blocks_per_piece = -(-piece_length // BLOCK_SIZE)
+        self._picker = PiecePicker(
+            self.piece_count, rng, random_first=config.random_first_pieces, sequential=sequential, early=early
+        )
+        self._states = bytearray(self.piece_count)
+        self._missing = (1 << self.piece_count) - 1  # set of bits: state MISSING
+        self._lacking = self._missing  # set of bits: any state but COMPLETE
+        self._complete_count = 0
+        self._complete_bytes = 0
+        self._active: dict[int, ActivePiece] = {}  # DOWNLOADING or VERIFYING
+        self._open: dict[int, ActivePiece] = {}  # those of them with blocks to ask for
+        self._max_active = max(4, config.piece_buffer_budget // piece_length)
+        self._buffers = BufferPool(piece_length)
+        self._peers: dict[PeerKey, _Peer] = {}
+        self._hungry: set[PeerKey] = set()  # peers that got less than they could take
+
+    # --- pieces ----------------------------------------------------------------------------------
+
+    def piece_size(self, index: int) -> int:
+        """Return the bytes of piece `index`; the last one may be shorter than the others."""
+        return min(self.piece_length, self.total_length - index * self.piece_length)
+
+    def get_next_piece(self, peer: PeerKey) -> int | None:
+        """Choose a MISSING piece that `peer` has, make it DOWNLOADING and the peer its owner.
+
+        Returns:
+            The index, or None when the peer has no such piece or the memory budget is used up.
+        """
+        with self._lock:
+            piece = self._begin_piece(peer, self._peers[peer])
+            return piece.index if piece else None
+
+    def verify_piece(self, index: int, data: bytes | bytearray | memoryview) -> bool:
+        """Tell whether `data` is piece `index`: its SHA-1 equals the torrent's. Takes no lock."""
+        return sha1(data).digest() == self.hashes[index]
+
+    def mark_complete(self, index: int) -> None:
+        """Make a piece that is verified and on disk COMPLETE.
+
+        A piece found on disk at the start goes from MISSING to COMPLETE directly.
+        """
+        with self._lock:
+            piece = self._active.pop(index, None)
+            if piece:
+                self._release_buffer(piece)
+                self._end_parole(piece)
+            if self._states[index] != PieceState.COMPLETE:
+                self._states[index] = PieceState.COMPLETE
+                self._complete_count += 1
+                self._complete_bytes += self.piece_size(index)
+            self._missing &= ~(1 << index)
+            self._lacking &= ~(1 << index)
+
+    def mark_failed(self, index: int, suspects: Iterable[PeerKey] = ()) -> None:
+        """Make a piece MISSING again, because its hash was wrong or it could not be written.
+
+        Args:
+            index: a piece in state VERIFYING.
+            suspects: peers to put on parole: until one of their pieces passes, they get pieces of
+                their own that nobody else helps with.
+        """
+        with self._lock:
+            self._release_buffer(self._active.pop(index))
+            self._set_missing(index)
+            for key in suspects:
+                if key in self._peers:
+                    self._peers[key].on_parole = True
+
+    def mark_missing(self, index: int) -> None:
+        """Make a COMPLETE piece MISSING again, because it is no longer on disk."""
+        with self._lock:
+            if self._states[index] == PieceState.COMPLETE:
+                self._complete_count -= 1
+                self._complete_bytes -= self.piece_size(index)
+                self._lacking |= 1 << index
+                self._set_missing(index)
+
+    # --- peers -----------------------------------------------------------------------------------
+
+    def add_peer(self, peer: PeerKey) -> None:
+        """Take note of a new peer, which has nothing yet."""
+        with self._lock:
+            self._peers[peer] = _Peer()
+
+    def remove_peer(self, peer: PeerKey) -> None:
+        """Forget a peer; what it was asked for goes to others."""
+        with self._lock:
+            record = self._peers.pop(peer, None)
+            if record is None:
+                return
+            self._release_requests(peer, record)
+            self._picker.remove(record.pieces)
+            self._hungry.discard(peer)
+            for piece in self._active.values():
+                if piece.owner == peer:
+                    piece.owner, piece.exclusive = None, False
+
+    def peer_has(self, peer: PeerKey, index: int) -> bool:
+        """Take note of a `have`; tell whether we lack that piece.
+
+        Raises:
+            ProtocolViolation: there is no such piece.
+        """
+        if not 0 <= index < self.piece_count:
+            raise ProtocolViolation(f"have {index}, but the torrent has {self.piece_count} pieces")
+        return self.peer_has_all(peer, 1 << index)
+
+    def peer_has_all(self, peer: PeerKey, pieces: int) -> bool:
+        """Take note of a whole set of pieces (bits) that a peer has; tell whether we lack one of them."""
+        with self._lock:
+            record = self._peers[peer]
+            new = pieces & ~record.pieces
+            record.pieces |= new
+            self._picker.add(new)
+            return bool(new & self._lacking)
+
+    def is_interesting(self, peer: PeerKey) -> bool:
+        """Tell whether a peer has a piece that we lack."""
+        with self._lock:
+            record = self._peers.get(peer)
+            return record is not None and bool(record.pieces & self._lacking)
+
+    def peer_owns(self, peer: PeerKey, index: int) -> bool:
+        """Tell whether a peer is known to have piece `index`."""
+        with self._lock:
+            record = self._peers.get(peer)
+            return record is not None and bool(record.pieces >> index & 1)
+
+    def peer_progress(self, peer: PeerKey) -> tuple[int, int]:
+        """Return how many pieces a peer has and how many blocks it owes us."""
+        with self._lock:
+            record = self._peers.get(peer)
+            return (record.pieces.bit_count(), len(record.in_flight)) if record else (0, 0)
+
+    def set_rate(self, peer: PeerKey, rate: float) -> None:
+        """Tell a peer's speed, in bytes per second; the end game takes blocks from slow peers."""
+        with self._lock:
+            if peer in self._peers:
+                self._peers[peer].rate = rate
+
+    def is_sole_supplier(self, piece: ActivePiece) -> bool:
+        """Tell whether all blocks of a full piece came from one peer."""
+        return len(set(piece.requesters)) == 1
+
+    # --- blocks ----------------------------------------------------------------------------------
+
+    def next_requests(self, peer: PeerKey, depth: int, now: float) -> list[Request]:
+        """Choose the blocks to ask a peer for, so that `depth` are in flight; they count as asked for.
+
+        Args:
+            peer: one that has unchoked us.
+            depth: requests that it may have in flight in all.
+            now: the clock, in seconds.
+        """
+        with self._lock:
+            record = self._peers.get(peer)
+            if record is None:
+                return []
+            room = depth - len(record.in_flight)
+            if room < max(1, depth // REQUEST_BATCH):
+                return []
+            if not record.in_flight:
+                record.last_block = now
+            requests: list[Request] = []
+            while len(requests) < room:
+                piece = self._choose_piece(peer, record, depth)
+                if piece is None:
+                    break
+                self._take_blocks(piece, peer, record, room - len(requests), now, requests)
+            if not requests and not record.pieces & self._missing:
+                requests = self._end_game_requests(peer, record, room, now)
+            if len(requests) < room:
+                self._hungry.add(peer)
+            return requests
+
+    def receive_blocks(self, peer: PeerKey, blocks: Sequence[Piece], now: float) -> Received:
+        """Store blocks that came from a peer.
+
+        Raises:
+            ProtocolViolation: a block outside the torrent, or too many that nobody asked for.
+        """
+        received = Received([], [], 0, 0)
+        useful = wasted = 0
+        with self._lock:
+            record = self._peers.get(peer)
+            if record is None:
+                return received
+            record.last_block = now
+            for index, begin, payload in blocks:
+                block = begin // BLOCK_SIZE
+                piece = self._active.get(index)
+                size = len(payload)
+                if piece is None or begin % BLOCK_SIZE or not size or size != piece.block_length(block):
+                    self._check_unasked(record, index, begin, size)
+                    wasted += size
+                    continue
+                asked = record.in_flight.pop(index * self._blocks_per_piece + block, None) is not None
+                if not asked:
+                    self._check_unasked(record, index, begin, size)
+                if piece.received[block]:
+                    wasted += size
+                else:
+                    self._store(piece, block, payload, peer, asked, received)
+                    useful += size
+        return received._replace(useful=useful, wasted=wasted)
+
+    def release_requests(self, peer: PeerKey) -> None:
+        """Give what a peer was asked for to others: it choked us, or keeps us waiting."""
+        with self._lock:
+            record = self._peers.get(peer)
+            if record:
+                self._release_requests(peer, record)
+
+    def stalled_peers(self, now: float) -> list[PeerKey]:
+        """Find peers that owe us blocks and sent none for too long; their blocks go to others.
+
+        A peer that sends, but skips a block, loses that block alone.
+        """
+        timeout = self._config.request_timeout
+        stalled = []
+        with self._lock:
+            for key, peer in self._peers.items():
+                if not peer.in_flight:
+                    continue
+                if now - peer.last_block > timeout:
+                    self._release_requests(key, peer)
+                    stalled.append(key)
+                    continue
+                oldest, asked = next(iter(peer.in_flight.items()))
+                queue_time = len(peer.in_flight) * BLOCK_SIZE / max(peer.rate, 1.0)
+                if now - asked > 3 * timeout + 2 * queue_time:
+                    self._release_block(key, peer, oldest)
+        return stalled
+
+    def take_hungry(self) -> list[PeerKey]:
+        """Return the peers that could take more requests than there were, once, when there is more."""
+        with self._lock:
+            if not self._hungry or not (self._open or self._missing or self._active):
+                return []
+            hungry = list(self._hungry)
+            self._hungry.clear()
+            return hungry
+
+    # --- what others want to know ------------------------------------------------------------------
+
+    def has_piece(self, index: int) -> bool:
+        """Tell whether piece `index` is COMPLETE; False for an index that does not exist."""
+        return 0 <= index < self.piece_count and self._states[index] == PieceState.COMPLETE
+
+    @property
+    def bitfield(self) -> Bitfield:
+        """A copy of the set of COMPLETE pieces."""
+        with self._lock:
+            everything = (1 << self.piece_count) - 1
+            return Bitfield(self.piece_count, everything & ~self._lacking)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every piece is COMPLETE."""
+        return self._complete_count == self.piece_count
+
+    @property
+    def complete_count(self) -> int:
+        """Number of COMPLETE pieces."""
+        return self._complete_count
+
+    @property
+    def complete_bytes(self) -> int:
+        """Bytes of COMPLETE pieces."""
+        return self._complete_bytes
+
+    def states(self) -> bytes:
+        """Return a copy of the state of every piece, a `PieceState` a byte."""
+        with self._lock:
+            return bytes(self._states)
+
+    def availability(self, index: int) -> int:
+        """Return how many connected peers have piece `index`."""
+        with self._lock:
+            return self._picker.availability(index)
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError unless the tables agree; called after every step of the tests."""
+        with self._lock:
+            states = Counter(self._states)
+            assert states[PieceState.COMPLETE] == self._complete_count
+            assert states[PieceState.MISSING] == self._missing.bit_count()
+            assert self.piece_count - self._complete_count == self._lacking.bit_count()
+            assert {index for index, state in enumerate(self._states) if state in (1, 2)} == set(self._active)
+            for index, piece in self._active.items():
+                verifying = self._states[index] == PieceState.VERIFYING
+                assert verifying == (piece.remaining == 0)
+                assert (index in self._open) == bool(piece.unrequested)
+                assert piece.remaining == piece.block_count - sum(piece.received)
+                assert len(set(piece.unrequested)) == len(piece.unrequested)
+                for block in piece.unrequested:
+                    assert not piece.received[block]
+                    assert piece.requesters[block] is None
+            for key, peer in self._peers.items():
+                for number in peer.in_flight:
+                    index, block = divmod(number, self._blocks_per_piece)
+                    piece = self._active[index]
+                    assert key in (piece.requesters[block], piece.second_requesters.get(block))
+
+    # --- under the lock ----------------------------------------------------------------------------
+
+    def _set_missing(self, index: int) -> None:
+        self._states[index] = PieceState.MISSING
+        self._missing |= 1 << index
+
+    def _release_buffer(self, piece: ActivePiece) -> None:
+        if piece.buffer is not None:
+            self._buffers.give_back(piece.buffer)
+            piece.buffer = None
+
+    def _begin_piece(self, key: PeerKey, peer: _Peer) -> ActivePiece | None:
+        """Make the best MISSING piece of a peer DOWNLOADING."""
+        if len(self._active) >= self._max_active:
+            return None
+        index = self._picker.pick(peer.pieces & self._missing, self._complete_count)
+        if index is None:
+            return None
+        piece = ActivePiece(index, self.piece_size(index), key, exclusive=peer.on_parole)
+        self._states[index] = PieceState.DOWNLOADING
+        self._missing &= ~(1 << index)
+        self._active[index] = self._open[index] = piece
+        peer.own.append(piece)
+        return piece
+
+    def _choose_piece(self, key: PeerKey, peer: _Peer, depth: int) -> ActivePiece | None:
+        """Return a piece with blocks to ask this peer for, or None; see the module's text for the order."""
+        while peer.own:
+            if peer.own[-1].unrequested and peer.own[-1].owner == key:
+                return peer.own[-1]
+            peer.own.pop()
+        if peer.on_parole:
+            return self._begin_piece(key, peer)
+        helps_first = self._sequential or depth < self._blocks_per_piece
+        return (
+            self._open_piece(peer, orphans_only=not helps_first)
+            or self._begin_piece(key, peer)
+            or self._open_piece(peer, orphans_only=False)
+        )
+
+    def _open_piece(self, peer: _Peer, *, orphans_only: bool) -> ActivePiece | None:
+        """Find a begun piece that this peer can help with: the first begun, or in order if sequential."""
+        usable = (
+            piece
+            for piece in self._open.values()
+            if not piece.exclusive and (piece.owner is None or not orphans_only) and peer.pieces >> piece.index & 1
+        )
+        if self._sequential:
+            return min(usable, key=lambda piece: piece.index, default=None)
+        return next(usable, None)
+
+    def _take_blocks(
+        self, piece: ActivePiece, key: PeerKey, peer: _Peer, room: int, now: float, requests: list[Request]
+    ) -> None:
+        """Ask a peer for up to `room` unrequested blocks of a piece."""
+        first_number = piece.index * self._blocks_per_piece
+        for _ in range(min(room, len(piece.unrequested))):
+            block = piece.unrequested.pop()
+            piece.requesters[block] = key
+            peer.in_flight[first_number + block] = now
+            requests.append(Request(piece.index, block * BLOCK_SIZE, piece.block_length(block)))
+        if not piece.unrequested:
+            self._open.pop(piece.index, None)
+
+    def _end_game_requests(self, key: PeerKey, peer: _Peer, room: int, now: float) -> list[Request]:
+        """Ask for blocks that are asked of another peer already, of the one that will be last."""
+
+        def time_left(other: _Peer) -> float:
+            return len(other.in_flight) / max(other.rate, 1.0)
+
+        others = [other for other in self._peers.values() if other.in_flight and other is not peer]
+        for other in sorted(others, key=time_left, reverse=True):
+            much_slower = peer.rate > self._config.takeover_speed_ratio * other.rate
+            limit = room if much_slower else 0 if peer.in_flight else 1
+            requests = self._duplicate_requests(key, peer, other, limit, now, much_slower)
+            if requests:
+                return requests
+        return []
+
+    def _duplicate_requests(
+        self, key: PeerKey, peer: _Peer, other: _Peer, limit: int, now: float, take_exclusive: bool
+    ) -> list[Request]:
+        """Ask a peer for up to `limit` of the blocks that another one owes, last asked first."""
+        requests: list[Request] = []
+        for number in reversed(other.in_flight) if limit else ():
+            index, block = divmod(number, self._blocks_per_piece)
+            piece = self._active[index]
+            if (
+                number in peer.in_flight
+                or block in piece.second_requesters
+                or not peer.pieces >> index & 1
+                or (piece.exclusive and not take_exclusive)
+            ):
+                continue
+            piece.second_requesters[block] = key
+            peer.in_flight[number] = now
+            requests.append(Request(index, block * BLOCK_SIZE, piece.block_length(block)))
+            if len(requests) == limit:
+                break
+        return requests
+
+    def _store(
+        self, piece: ActivePiece, block: int, payload: memoryview | bytes, key: PeerKey, asked: bool, out: Received
+    ) -> None:
+        """Keep a block that was lacking; take it back from everybody else who was asked for it."""
+        if piece.buffer is None:
+            piece.buffer = self._buffers.take()
+        if not asked or piece.second_requesters:
+            self._withdraw(piece, block, key, out.cancels)
+        piece.store(block, payload, key)
+        if not piece.remaining:
+            self._states[piece.index] = PieceState.VERIFYING
+            out.full.append(piece)
+
+    def _withdraw(
+        self, piece: ActivePiece, block: int, supplier: PeerKey, cancels: list[tuple[PeerKey, Cancel]]
+    ) -> None:
+        """Cancel a block with all who were asked for it, but for the peer that brought it."""
+        losers = {piece.requesters[block], piece.second_requesters.pop(block, None)} - {None, supplier}
+        for loser in losers:
+            self._peers[loser].in_flight.pop(piece.index * self._blocks_per_piece + block)
+            self._peers[loser].late_answers += 1
+            cancels.append((loser, Cancel(piece.index, block * BLOCK_SIZE, piece.block_length(block))))
+        if block in piece.unrequested:
+            piece.unrequested.remove(block)
+            if not piece.unrequested:
+                self._open.pop(piece.index, None)
+
+    def _check_unasked(self, peer: _Peer, index: int, begin: int, length: int) -> None:
+        """Count a block that is not in flight; a few are answers that crossed, many are an attack."""
+        if not 0 <= index < self.piece_count or begin + length > self.piece_size(index):
+            raise ProtocolViolation(f"a block outside the torrent: piece {index}, begin {begin}, {length} bytes")
+        peer.late_answers -= 1
+        if peer.late_answers < 0:
+            raise ProtocolViolation("it sends blocks that nobody asked for")
+
+    def _release_requests(self, key: PeerKey, peer: _Peer) -> None:
+        """Give all that a peer was asked for back, and with it the pieces that it owns."""
+        for number in list(peer.in_flight):
+            self._release_block(key, peer, number)
+        for piece in peer.own:
+            if piece.owner == key:
+                piece.owner = None
+        peer.own.clear()
+
+    def _release_block(self, key: PeerKey, peer: _Peer, number: int) -> None:
+        """Give one block that a peer was asked for back."""
+        del peer.in_flight[number]
+        peer.late_answers += 1
+        index, block = divmod(number, self._blocks_per_piece)
+        piece = self._active[index]
+        if piece.give_up(block, key):
+            self._open[index] = piece
+            piece.owner, piece.exclusive = None, False  # whoever comes first may finish it
+
+    def _end_parole(self, piece: ActivePiece) -> None:
+        """Trust a peer again that brought a whole good piece alone."""
+        if self.is_sole_supplier(piece):
+            supplier = self._peers.get(piece.requesters[0])
+            if supplier:
+                supplier.on_parole = False

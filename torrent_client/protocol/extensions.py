@@ -1,0 +1,91 @@
+"""The extension protocol's handshake: a dictionary in which peers tell their limits and names.
+
+    | length 4 | 20 | 0 | d1:md...e4:reqqi2000e1:v20:torrent-client 0.1.0e |
+
+Spec: BEP 10.
+Thread: pure.
+Lock: none.
+"""
+
+from dataclasses import dataclass, field
+
+from torrent_client.errors import BencodeError, ProtocolViolation
+from torrent_client.protocol.bencode import BencodeValue, bencode_decode, bencode_encode
+from torrent_client.text import printable
+
+EXTENDED_HANDSHAKE_ID = 0
+MAX_CLIENT_NAME = 64
+"""Characters of a peer's client name that are kept: it is shown in a table."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendedHandshake:
+    """What a peer says of itself; every field may be missing.
+
+    Attributes:
+        extensions: name of each extension it speaks, with the id (1-255) to send it under.
+        client: name and version (`v`).
+        port: TCP port it listens on (`p`).
+        request_queue: requests it will queue for one peer (`reqq`).
+    """
+
+    extensions: dict[str, int] = field(default_factory=dict)
+    client: str | None = None
+    port: int | None = None
+    request_queue: int | None = None
+
+    def encode(self) -> bytes:
+        """Return the payload of the extended message, without its id byte."""
+        value: dict[bytes, BencodeValue] = {
+            b"m": {name.encode(): number for name, number in self.extensions.items()},
+        }
+        if self.client is not None:
+            value[b"v"] = self.client.encode()
+        if self.port is not None:
+            value[b"p"] = self.port
+        if self.request_queue is not None:
+            value[b"reqq"] = self.request_queue
+        return bencode_encode(value)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> "ExtendedHandshake":
+        """Read the payload; fields of a wrong type or size are left out rather than refused.
+
+        Raises:
+            ProtocolViolation: it is not a bencoded dictionary.
+        """
+        try:
+            value = bencode_decode(payload)
+        except BencodeError as error:
+            raise ProtocolViolation(f"extension handshake: {error}") from error
+        if not isinstance(value, dict):
+            raise ProtocolViolation("extension handshake: not a dictionary (BEP 10)")
+        return cls(
+            extensions=_extension_ids(value.get(b"m")),
+            client=_client_name(value.get(b"v")),
+            port=_number(value.get(b"p"), 1, 65_535),
+            request_queue=_number(value.get(b"reqq"), 1, 1_000_000),
+        )
+
+
+def _extension_ids(value: BencodeValue | None) -> dict[str, int]:
+    """Keep the extensions that are switched on: id 0 means off (BEP 10)."""
+    if not isinstance(value, dict):
+        return {}
+    return {
+        name.decode("utf-8", "replace"): number
+        for name, number in value.items()
+        if isinstance(number, int) and 1 <= number <= 255
+    }
+
+
+def _client_name(value: BencodeValue | None) -> str | None:
+    """Keep a printable name: a peer must not write control characters onto our terminal."""
+    if not isinstance(value, bytes):
+        return None
+    return printable(value, MAX_CLIENT_NAME).strip() or None
+
+
+def _number(value: BencodeValue | None, low: int, high: int) -> int | None:
+    """Keep an integer within its range."""
+    return value if isinstance(value, int) and low <= value <= high else None

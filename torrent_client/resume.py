@@ -1,0 +1,166 @@
+"""The state file: which pieces are on disk, so that the next run need not hash them again.
+
+    {"info_hash": "d69f...", "name": "debian.iso", "directory": "/home/ann/Downloads",
+     "pieces": 6, "completed": "0-1,4", "uploaded": 0, "downloaded": 98304,
+     "files": [["debian.iso", 2147483648, 1700000000123456789]], "boot": "4f2a...", "synced": true}
+
+It is believed file by file: where size and time of change agree with what is on disk, the pieces are
+taken as they stand; every other file is hashed again. After a power cut the system may have written the
+state but not the data, so that it is believed only if the data was synced, or the computer has not been
+started since. It is written beside and renamed, so that there is always a whole one.
+
+Spec: the guide's Task 14.
+Thread: housekeeping and whoever starts or stops a torrent.
+Lock: none; one writer at a time.
+"""
+
+import json
+import logging
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha1
+from pathlib import Path
+from typing import Any
+
+from torrent_client.bitfield import Bitfield
+from torrent_client.errors import StorageError
+from torrent_client.storage import FileStamp, Storage
+from torrent_client.torrent_parser import TorrentFile
+
+logger = logging.getLogger(__name__)
+
+MAX_STATE_SIZE = 64 * 1024 * 1024
+"""Bytes of a state file that we read at most: 200,000 files need some 20 MB."""
+
+
+@dataclass(slots=True)
+class ResumeData:
+    """What is known of a torrent from earlier runs.
+
+    Attributes:
+        completed: pieces on disk.
+        stamps: size and time of change of each file, by its path, when that was true.
+        uploaded, downloaded: bytes in all runs.
+        trusted: the data is on the disk as far as the state says.
+    """
+
+    completed: Bitfield
+    stamps: dict[str, FileStamp]
+    uploaded: int = 0
+    downloaded: int = 0
+    trusted: bool = True
+
+
+class ResumeFile:
+    """The state file of one torrent in one output directory.
+
+    Args:
+        directory: where state files lie.
+        torrent: whose state it is.
+        output: the torrent's output directory.
+    """
+
+    def __init__(self, directory: Path, torrent: TorrentFile, output: Path) -> None:
+        """Find the file's name; nothing is read yet."""
+        self._torrent = torrent
+        self._output = str(output.resolve())
+        place = sha1(os.fsencode(self._output)).hexdigest()[:8]
+        self.path = directory / f"{torrent.info_hash.hex()}-{place}.json"
+
+    def load(self) -> ResumeData | None:
+        """Return the saved state, or None when there is none that fits this torrent."""
+        try:
+            with self.path.open("rb") as file:
+                value = json.loads(file.read(MAX_STATE_SIZE))
+            return self._parse(value)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            logger.warning("the state file %s is not usable (%r): files are hashed again", self.path, error)
+            return None
+
+    def save(self, completed: Bitfield, storage: Storage, uploaded: int, downloaded: int, *, synced: bool) -> None:
+        """Write the state, all or nothing.
+
+        Args:
+            completed: pieces on disk; taken before the files' stamps, so that a piece written meanwhile
+                makes its file look changed and not the other way round.
+            storage: tells the stamps.
+            uploaded: bytes sent in all runs.
+            downloaded: bytes received in all runs.
+            synced: the files were synced after the last of these pieces was written.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        stamps = [(str(file.path), storage.stamp(file)) for file in self._torrent.files if not file.is_padding]
+        value = {
+            "info_hash": self._torrent.info_hash.hex(),
+            "name": self._torrent.name,
+            "directory": self._output,
+            "pieces": self._torrent.piece_count,
+            "completed": format_ranges(completed),
+            "uploaded": uploaded,
+            "downloaded": downloaded,
+            "files": [[path, *stamp] for path, stamp in stamps if stamp],
+            "boot": _boot_id(),
+            "synced": synced,
+        }
+        temporary = self.path.with_suffix(".tmp")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("w") as file:
+                json.dump(value, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+        except OSError as error:
+            raise StorageError(f"cannot save the state to {self.path}: {error.strerror}") from error
+
+    def _parse(self, value: dict[str, Any]) -> ResumeData | None:
+        """Check a decoded state; ValueError, KeyError or TypeError when it is none."""
+        if value["info_hash"] != self._torrent.info_hash.hex() or value["pieces"] != self._torrent.piece_count:
+            return None
+        stamps = {str(path): FileStamp(int(size), int(mtime)) for path, size, mtime in value["files"]}
+        return ResumeData(
+            completed=parse_ranges(value["completed"], self._torrent.piece_count),
+            stamps=stamps,
+            uploaded=max(0, int(value["uploaded"])),
+            downloaded=max(0, int(value["downloaded"])),
+            trusted=bool(value["synced"]) or value["boot"] == _boot_id(),
+        )
+
+
+def format_ranges(pieces: Bitfield) -> str:
+    """Return a set of pieces as text: `0-1,4`."""
+    ranges: list[list[int]] = []
+    for index in pieces:
+        if ranges and ranges[-1][1] == index - 1:
+            ranges[-1][1] = index
+        else:
+            ranges.append([index, index])
+    return ",".join(f"{first}-{last}" if first != last else str(first) for first, last in ranges)
+
+
+def parse_ranges(text: str, size: int) -> Bitfield:
+    """Read what `format_ranges` wrote.
+
+    Raises:
+        ValueError: it is something else, or names pieces that do not exist.
+    """
+    bits = 0
+    for part in text.split(",") if text else ():
+        first, _, last = part.partition("-")
+        low, high = int(first), int(last or first)
+        if not 0 <= low <= high < size:
+            raise ValueError(f"pieces {part!r} of {size}")
+        bits |= (1 << high + 1) - (1 << low)
+    return Bitfield(size, bits)
+
+
+def _boot_id() -> str:
+    """Return what changes each time the computer starts; empty where the system does not tell."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""

@@ -1,0 +1,151 @@
+"""Snapshots of a torrent for whoever looks at it: the display, `--json`, tests.
+
+Spec: the guide's Task 13.
+Thread: made in any, immutable.
+Lock: none.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from torrent_client.announcer import TrackerStatus
+
+
+class TorrentState(StrEnum):
+    """What a torrent is doing."""
+
+    STARTING = "starting"
+    CHECKING = "checking"
+    DOWNLOADING = "downloading"
+    COMPLETE = "complete"
+    STOPPED = "stopped"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStats:
+    """One connected peer.
+
+    Attributes:
+        address: `host:port`.
+        client: its name and version.
+        source: where its address came from.
+        direction: `out` if we dialled it, else `in`.
+        state: what it does for us, in a word.
+        pieces: how many it has.
+        in_flight: blocks that it owes us.
+        download_rate, upload_rate: bytes per second, smoothed.
+        downloaded, uploaded: bytes of blocks.
+    """
+
+    address: str
+    client: str
+    source: str
+    direction: str
+    state: str
+    pieces: int
+    in_flight: int
+    download_rate: float
+    upload_rate: float
+    downloaded: int
+    uploaded: int
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentStats:
+    """Everything about one torrent at one moment.
+
+    Attributes:
+        size, bytes_done: bytes, padding included.
+        downloaded, uploaded: bytes of blocks in this run.
+        wasted: bytes of blocks that came twice or belonged to a piece that failed.
+        hash_failures: pieces that failed.
+        download_rate, upload_rate: bytes per second, smoothed.
+        eta: seconds until it is complete at this rate, None if that cannot be said.
+        checked: pieces looked at so far, in state `checking`, of `to_check`.
+        known_peers: addresses known.
+        connecting: of them being dialled.
+        banned: peers that are banned.
+        piece_states: a `PieceState` a byte.
+        waiting_for: why nothing is coming, None while something is.
+        error: what ended it, in state `error`.
+    """
+
+    name: str
+    info_hash: str
+    state: TorrentState
+    size: int
+    bytes_done: int
+    pieces_done: int
+    pieces_total: int
+    downloaded: int
+    uploaded: int
+    wasted: int
+    hash_failures: int
+    download_rate: float
+    upload_rate: float
+    eta: float | None
+    checked: int
+    to_check: int
+    known_peers: int
+    connecting: int
+    banned: int
+    peers: tuple[PeerStats, ...]
+    trackers: tuple[TrackerStatus, ...]
+    piece_states: bytes
+    waiting_for: str | None
+    error: str | None
+
+
+def waiting_reason(
+    peers: tuple[PeerStats, ...],
+    trackers: tuple[TrackerStatus, ...],
+    connecting: int,
+    known_peers: int,
+    next_dial_in: float | None,
+    now: float,
+) -> str:
+    """Return why a download that gets nothing gets nothing.
+
+    Args:
+        peers: the connected ones.
+        trackers: all of them.
+        connecting: addresses being dialled.
+        known_peers: addresses known.
+        next_dial_in: seconds until the next address may be dialled, None if there is none.
+        now: the clock of the trackers' times.
+    """
+    if peers:
+        return _waiting_for_peers(peers)
+    if connecting:
+        return f"connecting to {_count(connecting, 'peer')}"
+    if known_peers and next_dial_in is not None:
+        tries = f"trying again in {max(0, next_dial_in):.0f} s"
+        return f"none of {_count(known_peers, 'known peer')} could be reached; {tries}"
+    asking = [tracker for tracker in trackers if tracker.state == "asking"]
+    if asking:
+        return f"asking {asking[0].url} for peers"
+    if not trackers:
+        return "no peers: the torrent names no tracker, and none were given with --peer"
+    soonest = min(trackers, key=lambda tracker: tracker.next_announce)
+    wait = f"asking again in {max(0.0, soonest.next_announce - now):.0f} s"
+    if soonest.error:
+        return f"no peers: {soonest.url} says: {soonest.error}; {wait}"
+    return f"no peers: the tracker knows of nobody else; {wait}"
+
+
+def _waiting_for_peers(peers: tuple[PeerStats, ...]) -> str:
+    """Return what the connected peers keep us waiting for."""
+    states = [peer.state for peer in peers]
+    if all(state == "nothing for us" for state in states):
+        return f"{_count(len(peers), 'peer')} connected, but none has a piece that we lack"
+    if all(state in ("choked", "nothing for us") for state in states):
+        return f"choked by {_count(states.count('choked'), 'peer')}: they have no free upload slot for us yet"
+    if "snubbed" in states:
+        return f"{_count(states.count('snubbed'), 'peer')} promised blocks but send nothing"
+    return f"waiting for the first blocks from {_count(len(peers), 'peer')}"
+
+
+def _count(number: int, noun: str) -> str:
+    """Return `1 peer`, `2 peers`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

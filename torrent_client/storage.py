@@ -1,0 +1,360 @@
+"""Pieces to files and back: a torrent's files laid end to end are one long string, cut into pieces.
+
+    files     |---- a.txt ----|- b.txt -|---------- c.iso ----------|
+    pieces    |  piece 0  |  piece 1  |  piece 2  |  piece 3  | pc 4|
+    piece 1 = the end of a.txt, all of b.txt, the beginning of c.iso: three pwrites
+
+Files are created sparse at their full size, never truncated and never reached through a symbolic link;
+handles are opened when needed and the least recently used one is closed beyond a limit.
+
+Spec: BEP 3 (files), BEP 47 (pad files); the guide's Task 12.
+Thread: any; verifiers write, peers' writers read, housekeeping asks for sizes.
+Lock: `_files_lock`, a leaf, around the table of handles only: no read or write happens under it.
+"""
+
+import errno
+import os
+import stat
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from torrent_client.errors import StorageError
+from torrent_client.torrent_parser import FileEntry
+
+FREE_SPACE_RESERVE = 1024 * 1024
+"""Bytes left free on the disk: a file system filled to the last block cannot even save the state."""
+
+_OPEN_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""No links, nothing inherited, and no waiting for the other end of a pipe that lies in a file's place."""
+
+
+class _Access(IntEnum):
+    """What a handle is for; each one can do what those before it can."""
+
+    READ = os.O_RDONLY
+    WRITE = os.O_RDWR
+    CREATE = os.O_RDWR | os.O_CREAT
+
+
+class FileStamp(NamedTuple):
+    """What tells whether a file was changed behind our back: bytes and modification time in ns."""
+
+    size: int
+    mtime_ns: int
+
+
+class _Segment(NamedTuple):
+    """Part of a piece that lies in one file: `length` bytes at `offset` of file `number`."""
+
+    number: int
+    offset: int
+    length: int
+
+
+@dataclass(slots=True)
+class _Handle:
+    """An open file; closed when it is neither in the table nor in use."""
+
+    descriptor: int
+    writable: bool
+    users: int = 0
+    retired: bool = False
+
+
+class Storage:
+    """Reads and writes the pieces of one torrent.
+
+    Args:
+        root: the output directory; every file lies below it.
+        files: in torrent order.
+        piece_length: bytes of every piece but the last.
+        max_open_files: handles kept open.
+    """
+
+    def __init__(self, root: Path, files: Sequence[FileEntry], piece_length: int, max_open_files: int = 64) -> None:
+        """Open nothing yet."""
+        self.root = root
+        self.files = tuple(files)
+        self._piece_length = piece_length
+        self._total_length = sum(file.length for file in files)
+        self._ends = [file.offset + file.length for file in self.files]
+        self._max_open_files = max_open_files
+        self._files_lock = threading.Lock()
+        self._handles: OrderedDict[int, _Handle] = OrderedDict()
+        self._written: set[int] = set()  # numbers of files with something that was not synced yet
+        self._closed = False
+
+    def path(self, file: FileEntry) -> Path:
+        """Return where a file lies."""
+        return self.root / file.path
+
+    # --- before the download -----------------------------------------------------------------------
+
+    def bytes_to_allocate(self) -> int:
+        """Return how many bytes of disk the torrent still needs: what is sparse or absent of its files."""
+        needed = 0
+        for file in self._content():
+            with suppress(FileNotFoundError), _translated("look at", self.path(file)):
+                needed -= min(file.length, os.lstat(self.path(file)).st_blocks * 512)
+            needed += file.length
+        return needed
+
+    def check_free_space(self, needed: int) -> None:
+        """Refuse to begin what cannot end.
+
+        Args:
+            needed: bytes still to be written.
+
+        Raises:
+            StorageError: the disk has not so many; says how many are missing.
+        """
+        directory = self.root
+        while not directory.exists():
+            directory = directory.parent
+        with _translated("look at", directory):
+            status = os.statvfs(directory)
+        missing = needed + FREE_SPACE_RESERVE - status.f_bavail * status.f_frsize
+        if needed and missing > 0:
+            raise StorageError(
+                f"not enough space in {self.root}: {needed:,} bytes are needed and {missing:,} more "
+                "must be free; free some, or choose another directory with -o"
+            )
+
+    def preallocate(self) -> None:
+        """Create every file at its full size, sparse; existing ones are made longer, never shorter.
+
+        Raises:
+            StorageError: a directory or a file cannot be made.
+        """
+        for number, file in enumerate(self.files):
+            if file.is_padding:
+                continue
+            with _translated("create", self.path(file)), self._open(number, _Access.CREATE) as descriptor:
+                if os.fstat(descriptor).st_size < file.length:
+                    os.truncate(descriptor, file.length)
+
+    # --- pieces --------------------------------------------------------------------------------------
+
+    def write_piece(self, index: int, data: memoryview | bytes) -> None:
+        """Write a whole verified piece, one `pwrite` for each file that it touches.
+
+        Raises:
+            StorageError: the disk is full, read-only or failing; parts of the piece may be written.
+        """
+        view = memoryview(data)
+        for number, offset, length in self._segments(index * self._piece_length, len(view)):
+            part, view = view[:length], view[length:]
+            if self.files[number].is_padding:
+                continue
+            with (
+                _translated("write", self.path(self.files[number])),
+                self._open(number, _Access.WRITE) as descriptor,
+            ):
+                _write_all(descriptor, part, offset)
+
+    def read_block(self, index: int, begin: int, length: int) -> bytes:
+        """Read `length` bytes at `begin` of a piece; padding reads as zeros.
+
+        Raises:
+            StorageError: a file is missing, too short or unreadable.
+        """
+        parts = []
+        for number, offset, size in self._segments(index * self._piece_length + begin, length):
+            if self.files[number].is_padding:
+                parts.append(bytes(size))
+                continue
+            path = self.path(self.files[number])
+            with _translated("read", path), self._open(number, _Access.READ) as descriptor:
+                part = os.pread(descriptor, size, offset)
+            if len(part) != size:
+                raise StorageError(f"cannot read {path}: it is shorter than the torrent says")
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def is_hole(self, index: int, length: int) -> bool:
+        """Tell whether a piece lies wholly in files' holes, where nothing was ever written.
+
+        Raises:
+            StorageError: a file is missing or unreadable.
+        """
+        for number, offset, size in self._segments(index * self._piece_length, length):
+            if self.files[number].is_padding:
+                continue
+            path = self.path(self.files[number])
+            with _translated("read", path), self._open(number, _Access.READ) as descriptor:
+                if os.fstat(descriptor).st_size < offset + size:
+                    return False  # too short is something else than empty
+                try:
+                    if os.lseek(descriptor, offset, os.SEEK_DATA) < offset + size:
+                        return False
+                except OSError as error:
+                    if error.errno != errno.ENXIO:  # no data from there to the end
+                        return False  # a file system that does not tell: read it
+        return True
+
+    # --- files ---------------------------------------------------------------------------------------
+
+    def stamp(self, file: FileEntry) -> FileStamp | None:
+        """Return a file's size and time of change, or None when it is not there."""
+        try:
+            status = os.lstat(self.path(file))
+        except OSError:
+            return None
+        return FileStamp(status.st_size, status.st_mtime_ns)
+
+    def pieces_of(self, file: FileEntry) -> range:
+        """Return the indices of the pieces that a file has bytes in."""
+        if not file.length:
+            return range(0)
+        last = file.offset + file.length - 1
+        return range(file.offset // self._piece_length, last // self._piece_length + 1)
+
+    def oversized(self) -> list[FileEntry]:
+        """Find files on disk that are longer than the torrent says: they are left so, and told of."""
+        stamps = ((file, self.stamp(file)) for file in self._content())
+        return [file for file, stamp in stamps if stamp and stamp.size > file.length]
+
+    def sync(self) -> None:
+        """Wait until everything that was written is on the disk itself.
+
+        Raises:
+            StorageError: the disk reports an earlier write as failed.
+        """
+        with self._files_lock:
+            written, self._written = self._written, set()
+        for number in written:
+            with (
+                _translated("write", self.path(self.files[number])),
+                self._open(number, _Access.WRITE) as descriptor,
+            ):
+                os.fsync(descriptor)
+
+    def close(self) -> None:
+        """Close every handle; whoever still uses one closes it behind itself. Nothing opens again."""
+        with self._files_lock:
+            self._closed = True
+            handles = list(self._handles.values())
+            self._handles.clear()
+            idle = [handle for handle in handles if not handle.users]
+            for handle in handles:
+                handle.retired = True
+        for handle in idle:
+            os.close(handle.descriptor)
+
+    # --- inside ----------------------------------------------------------------------------------------
+
+    def _content(self) -> Iterator[FileEntry]:
+        return (file for file in self.files if not file.is_padding)
+
+    def _segments(self, offset: int, length: int) -> Iterator[_Segment]:
+        """Give the parts of files that `length` bytes at `offset` of the torrent lie in."""
+        number = bisect_right(self._ends, offset)  # files that end at or before it are skipped
+        while length:
+            file = self.files[number]
+            size = min(length, file.offset + file.length - offset)
+            if size:
+                yield _Segment(number, offset - file.offset, size)
+            offset, length, number = offset + size, length - size, number + 1
+
+    @contextmanager
+    def _open(self, number: int, access: _Access) -> Iterator[int]:
+        """Lend a file's descriptor; it stays open for the next user unless the table is full."""
+        handle = self._borrow(number, access) or self._insert(number, access)
+        try:
+            yield handle.descriptor
+        finally:
+            with self._files_lock:
+                handle.users -= 1
+                last_user_of_retired = handle.retired and not handle.users
+            if last_user_of_retired:
+                os.close(handle.descriptor)
+
+    def _borrow(self, number: int, access: _Access) -> _Handle | None:
+        """Return the open handle of a file, if there is one that will do."""
+        with self._files_lock:
+            handle = self._handles.get(number)
+            if handle is None or (access > _Access.READ and not handle.writable):
+                return None
+            self._handles.move_to_end(number)
+            handle.users += 1
+            if access is not _Access.READ:
+                self._written.add(number)
+            return handle
+
+    def _insert(self, number: int, access: _Access) -> _Handle:
+        """Open a file and put it into the table; what falls out of it is closed."""
+        handle = _Handle(self._open_file(self.files[number], access), access > _Access.READ, users=1)
+        with self._files_lock:
+            fallen = [self._handles.pop(number)] if number in self._handles else []
+            if access is not _Access.READ:
+                self._written.add(number)
+            if self._closed:
+                handle.retired = True
+            else:
+                self._handles[number] = handle
+            while len(self._handles) > self._max_open_files:
+                fallen.append(self._handles.popitem(last=False)[1])
+            for old in fallen:
+                old.retired = True
+            idle = [old for old in fallen if not old.users]
+        for old in idle:
+            os.close(old.descriptor)
+        return handle
+
+    def _open_file(self, file: FileEntry, access: _Access) -> int:
+        """Open one file below the root, making its directories if it is to be created."""
+        path = self.path(file)
+        self._refuse_symlinks(path)
+        if access is _Access.CREATE:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, access | _OPEN_FLAGS, 0o666)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise StorageError(f"cannot open {path}: there is something else than a file in its place")
+        return descriptor
+
+    def _refuse_symlinks(self, path: Path) -> None:
+        """Refuse a file whose directories lead out of the root: an attacker's earlier torrent, say."""
+        if not path.parent.resolve().is_relative_to(self.root.resolve()):
+            raise StorageError(f"cannot open {path}: a symbolic link leads out of {self.root}")
+
+
+def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    """Write all of `data`, in one call unless the disk is nearly full."""
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
+
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again to go on",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again to go on",
+    errno.EROFS: "the file system is read-only; choose another directory with -o",
+    errno.EACCES: "permission denied; choose another directory with -o, or change its permissions",
+    errno.ELOOP: "it is a symbolic link, and links are never followed",
+    errno.EISDIR: "there is a directory in its place",
+    errno.ENOTDIR: "there is a file where a directory should be",
+    errno.EEXIST: "there is a file where a directory should be",
+    errno.EFBIG: "the file system takes no file so large",
+    errno.EIO: "the disk reports an error",
+}
+
+
+@contextmanager
+def _translated(verb: str, path: Path) -> Iterator[None]:
+    """Turn the system's errors into sentences; a file that is missing may be the caller's to handle."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if verb == "look at":
+            raise
+        raise StorageError(f"cannot {verb} {path}: it is not there (was a drive taken out?)") from error
+    except OSError as error:
+        raise StorageError(f"cannot {verb} {path}: {_ADVICE.get(error.errno or 0, error.strerror)}") from error

@@ -1,0 +1,245 @@
+"""The connections of one torrent: dialling, accepting, joining, leaving, banning.
+
+    address --dial--> connection (a worker) --handshake--> peer --... messages ...--> gone
+                           |                     |                                      |
+                      max_peers          no twin, not banned                    redial later, or never
+
+Every connection is a worker in a `ThreadPoolExecutor` from dialling to its end; what the messages mean is
+the download manager's business, which gives three callbacks.
+
+Spec: BEP 3; the guide's Task 11.
+Thread: peers' workers run the connections; every method may be called from any thread.
+Lock: `_peers_lock`, a leaf, around the tables of connections and peers.
+"""
+
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Lock
+from typing import NamedTuple, TypeAlias
+
+from torrent_client.config import Config
+from torrent_client.errors import HandshakeError, PeerDisconnected, PeerError, ProtocolViolation
+from torrent_client.peer import Peer
+from torrent_client.peer_connection import PeerConnection
+from torrent_client.peer_pool import PeerPool
+from torrent_client.protocol.messages import Handshake, Message
+from torrent_client.tracker_client import PeerAddress
+
+logger = logging.getLogger(__name__)
+
+NewConnection: TypeAlias = Callable[[PeerAddress, socket.socket | None, Handshake | None], PeerConnection]
+"""Makes a connection: to dial when there is no socket, else one that was accepted."""
+
+
+class PeerCallbacks(NamedTuple):
+    """What the owner of a swarm does with its peers, on the peer's worker.
+
+    `joined` greets a peer after its handshake, `received` handles the messages of one read, `left`
+    follows the end of a peer or of a connection that did not become one (None).
+    """
+
+    joined: Callable[[Peer], None]
+    received: Callable[[Peer, Sequence[Message]], None]
+    left: Callable[[Peer | None], None]
+
+
+class Swarm:
+    """The peers of one torrent.
+
+    Args:
+        peer_id: 20 bytes, ours.
+        config: limits.
+        callbacks: what to do with peers.
+        new_connection: makes a connection for this torrent.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        peer_id: bytes,
+        config: Config,
+        callbacks: PeerCallbacks,
+        new_connection: NewConnection,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin closed: no connection is made before `open`."""
+        self.pool = PeerPool(config)
+        self._peer_id = peer_id
+        self._config = config
+        self._callbacks = callbacks
+        self._new_connection = new_connection
+        self._clock = clock
+        self._workers = ThreadPoolExecutor(config.max_peers, thread_name_prefix="peer")
+        self._peers_lock = Lock()
+        self._connections: dict[PeerConnection, Future[None] | None] = {}  # each one from dialling on
+        self._peers: dict[PeerConnection, Peer] = {}  # those after their handshake
+        self._uploaded_to_gone = 0
+        self._is_open = False
+        self._dials = False
+
+    # --- the owner's side ------------------------------------------------------------------------------
+
+    def open(self, *, dials: bool) -> None:
+        """Accept connections from now on.
+
+        Args:
+            dials: make connections, too.
+        """
+        self._is_open = True
+        self._dials = dials
+
+    def close(self, reason: str) -> None:
+        """Refuse new connections and end all there are; returns at once."""
+        self._is_open = False
+        with self._peers_lock:
+            connections = list(self._connections)
+        for connection in connections:
+            connection.close(reason)
+
+    def join(self, timeout: float) -> None:
+        """Wait for the workers of a closed swarm; one that hangs in a name look-up is left behind."""
+        with self._peers_lock:
+            running = [future for future in self._connections.values() if future]
+        wait(running, timeout)
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def peers(self) -> list[Peer]:
+        """Return the connected peers, to act on outside the lock."""
+        with self._peers_lock:
+            return list(self._peers.values())
+
+    @property
+    def connecting(self) -> int:
+        """How many connections have not shaken hands yet."""
+        with self._peers_lock:
+            return len(self._connections) - len(self._peers)
+
+    @property
+    def uploaded(self) -> int:
+        """Bytes of blocks sent to all peers, those gone included."""
+        with self._peers_lock:
+            return self._uploaded_to_gone + sum(connection.uploaded for connection in self._peers)
+
+    def add_addresses(self, addresses: Iterable[PeerAddress], source: str) -> None:
+        """Take note of addresses, and dial them when there is room.
+
+        Args:
+            addresses: where peers are said to listen.
+            source: who said so.
+        """
+        if self.pool.add(addresses, source):
+            self.dial()
+
+    def dial(self) -> None:
+        """Start workers for addresses whose time has come, within the limits."""
+        while self._may_dial():
+            address = self.pool.next_to_dial(self._clock())
+            if address is None:
+                return
+            if not self._start_worker(self._new_connection(address, None, None)):
+                self.pool.ended(address, self._clock(), useful=True)
+                return
+
+    def accept(self, sock: socket.socket, address: PeerAddress, handshake: Handshake) -> bool:
+        """Take over a connection that the listener accepted; False when there is no room for it."""
+        return self._start_worker(self._new_connection(address, sock, handshake))
+
+    def ban(self, addresses: Iterable[PeerAddress], reason: str) -> None:
+        """Ban peers for good and close their connections."""
+        for address in addresses:
+            logger.warning("%s is banned: %s", address, reason)
+            self.pool.ban(address)
+        for peer in self.peers():
+            if self.pool.is_banned(peer.connection.address):
+                peer.connection.close(f"banned: {reason}")
+
+    # --- connections -------------------------------------------------------------------------------------
+
+    def _may_dial(self) -> bool:
+        with self._peers_lock:
+            connecting = len(self._connections) - len(self._peers)
+            full = len(self._connections) >= self._config.max_peers
+        return self._is_open and self._dials and not full and connecting < self._config.dials_at_once
+
+    def _start_worker(self, connection: PeerConnection) -> bool:
+        """Give a connection a worker; False when the swarm is closed or full, or the peer is banned."""
+        if self.pool.is_banned(connection.address):
+            return False
+        with self._peers_lock:
+            if not self._is_open or len(self._connections) >= self._config.max_peers:
+                return False
+            self._connections[connection] = None
+        try:
+            future = self._workers.submit(self._run_peer, connection)
+        except RuntimeError:  # the executor was shut down meanwhile
+            return False
+        with self._peers_lock:
+            if connection in self._connections:
+                self._connections[connection] = future
+        return True
+
+    def _run_peer(self, connection: PeerConnection) -> None:
+        """Live one connection from dialling to its end: the worker's whole life, and its error boundary."""
+        peer = None
+        try:
+            if connection.outgoing:
+                connection.connect()
+            connection.handshake()
+            peer = self._join(connection)
+            self._callbacks.joined(peer)
+            while True:
+                self._callbacks.received(peer, connection.receive())
+        except ProtocolViolation as error:
+            connection.close(str(error))
+            logger.info("%s: %s", connection.address, error)
+        except PeerError as error:
+            connection.close(str(error))
+            logger.debug("%s: %s", connection.address, error)
+        except Exception as error:
+            connection.close(repr(error))
+            logger.exception("%s: a worker failed", connection.address)
+        finally:
+            connection.finish()
+            self._leave(connection, peer)
+
+    def _join(self, connection: PeerConnection) -> Peer:
+        """Take a peer that has shaken hands into the swarm; refuse one that is here already.
+
+        When both sides dial each other at once, both must close the same one of the two connections:
+        the one opened by the peer with the lower id.
+        """
+        peer = Peer(connection, self.pool.source(connection.address), self._config)
+        with self._peers_lock:
+            twin = next((other for other in self._peers.values() if other.peer_id == peer.peer_id), None)
+            if twin and not self._is_preferred(connection, twin):
+                raise HandshakeError(f"already connected, at {twin.connection.address}")
+            self._peers[connection] = peer
+        if twin:
+            twin.connection.close("connected twice")
+        if not self._is_open:
+            raise PeerDisconnected("the swarm is closed")
+        return peer
+
+    def _is_preferred(self, connection: PeerConnection, twin: Peer) -> bool:
+        """Tell whether a second connection to a peer is the one to keep."""
+        if connection.outgoing == twin.connection.outgoing:
+            return False
+        ours_is_higher = self._peer_id > twin.peer_id
+        return connection.outgoing == ours_is_higher
+
+    def _leave(self, connection: PeerConnection, peer: Peer | None) -> None:
+        """Forget a connection, and see to what it leaves behind."""
+        with self._peers_lock:
+            self._connections.pop(connection, None)
+            if self._peers.pop(connection, None):
+                self._uploaded_to_gone += connection.uploaded
+        if connection.outgoing:
+            if connection.remote and connection.remote.peer_id == self._peer_id:
+                self.pool.forget(connection.address)  # it is ourselves
+            else:
+                self.pool.ended(connection.address, self._clock(), useful=bool(peer and peer.download.total))
+        self._callbacks.left(peer)
+        self.dial()

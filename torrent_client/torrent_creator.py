@@ -1,0 +1,287 @@
+"""Making a .torrent of a file or of a directory.
+
+A torrent cuts all its files, one after the other, into pieces of equal length, and lists the SHA-1 of each
+piece. Making one therefore means reading everything once: one thread reads, in order, which every disk
+likes best, and a pool of threads hashes, which is most of the work and runs without the GIL.
+
+    files    |---- a.txt ----|-- b.txt --|------------- c.iso -------------|
+    pieces   |-- 0 --|-- 1 --|-- 2 --|-- 3 --|-- 4 --|-- 5 --|-- 6 --|- 7 -|
+
+The same files always give the same torrent: the order of the files does not depend on the file system, and
+there is no date in it unless the caller asks for one.
+
+Spec: BEP 3 (metainfo files), 12 (tiers of trackers), 19 (web seeds), 27 (private torrents).
+Thread: the caller's, and a pool of hashing threads that ends before the call returns.
+Lock: none.
+"""
+
+import hashlib
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import NamedTuple
+
+from torrent_client.config import KIB, MAX_TORRENT_SIZE, MIB
+from torrent_client.errors import MetainfoError, StorageError
+from torrent_client.protocol.bencode import bencode_encode
+
+MIN_PIECE_LENGTH = 16 * KIB
+"""Bytes. A piece smaller than a block would be pointless."""
+
+MAX_PIECE_LENGTH = 16 * MIB
+"""Bytes. Larger ones are refused by some clients, and a piece is what is lost when one byte is wrong."""
+
+WANTED_PIECES = 1500
+"""Pieces that the automatic choice aims at: 30 KB of hashes. More make the .torrent large, fewer make a
+peer wait long before it has something to give."""
+
+BUFFER_BUDGET = 128 * MIB
+"""Bytes of pieces that are read but not yet hashed; for pieces of 16 MiB that is 8 of them."""
+
+CREATED_BY = "torrent_client"
+
+
+class _File(NamedTuple):
+    """One file to share."""
+
+    path: Path
+    components: tuple[str, ...]  # below the torrent's root; none for a torrent of a single file
+    size: int  # bytes
+    modified: int  # st_mtime_ns
+
+
+def create_torrent(
+    path: Path,
+    *,
+    piece_length: int | None = None,
+    trackers: Sequence[Sequence[str]] = (),
+    private: bool = False,
+    comment: str | None = None,
+    source: str | None = None,
+    web_seeds: Sequence[str] = (),
+    creation_date: int | None = None,
+    created_by: str | None = CREATED_BY,
+    progress: Callable[[int, int], None] | None = None,
+) -> bytes:
+    """Make a .torrent of a file, or of all files in a directory and below.
+
+    Files are sorted by the bytes of their paths' components. Symbolic links and special files below `path`
+    are left out: following links could share what nobody meant to share. `path` itself may be a link.
+
+    Args:
+        path: what to share; its last component becomes the torrent's name.
+        piece_length: bytes per piece, a power of two from 16 KiB to 16 MiB; `None` picks one by the size.
+        trackers: tiers of announce URLs (BEP 12), the first tier first.
+        private: peers may come from the trackers only (BEP 27).
+        comment: free text.
+        source: a site's mark inside the info dictionary, which gives the same files another info hash.
+        web_seeds: URLs at which the files can be had by HTTP (BEP 19).
+        creation_date: seconds since 1970; `None` leaves it out.
+        created_by: the program's name; `None` leaves it out.
+        progress: called in the caller's thread after each piece, with the bytes done and the bytes in all.
+            What it raises ends the call.
+
+    Returns:
+        The bytes of the .torrent.
+
+    Raises:
+        MetainfoError: no torrent can be made of it: no bytes to share, a name that is not UTF-8, an
+            unusable piece length, or so many files or pieces that clients refuse the .torrent.
+        BencodeError: a text that is not Unicode, such as a comment with half a surrogate pair.
+        StorageError: a file cannot be read, or changed while it was read.
+    """
+    # The name is what the user typed, even if that is a link; `.` and `..` have to be looked up.
+    name = path.name if path.name not in ("", "..") else path.resolve().name
+    if not name:
+        raise MetainfoError(f"{path} has no name that a torrent could have")
+    _require_utf8(name)
+    files = _find_files(path)
+    total = sum(file.size for file in files)
+    if total == 0:
+        raise MetainfoError(f"there is nothing to share in {path}: no file with a byte in it")
+    length = choose_piece_length(total) if piece_length is None else _checked_piece_length(piece_length)
+    info: dict[str, object] = {"name": name, "piece length": length}
+    if files[0].components:
+        info["files"] = [{"length": file.size, "path": file.components} for file in files]
+    else:
+        info["length"] = total
+    if private:
+        info["private"] = 1
+    if source is not None:
+        info["source"] = source
+    optional = {"comment": comment, "creation date": creation_date, "created by": created_by}
+    metainfo = {
+        "info": info,
+        **_announce_fields(trackers),
+        **({"url-list": list(web_seeds)} if web_seeds else {}),
+        **{key: value for key, value in optional.items() if value is not None},
+    }
+    # Everything that can be wrong with these is found out now, and not after an hour of hashing.
+    info["pieces"] = bytes(20 * -(-total // length))
+    if (size := len(bencode_encode(metainfo))) > MAX_TORRENT_SIZE:
+        raise MetainfoError(
+            f"the .torrent would have {size} bytes, more than clients take ({MAX_TORRENT_SIZE}); "
+            "share fewer files or choose larger pieces"
+        )
+    info["pieces"] = _hash_pieces(files, length, total, progress)
+    return bencode_encode(metainfo)
+
+
+def choose_piece_length(total: int) -> int:
+    """Return the piece length for a torrent of `total` bytes.
+
+    Args:
+        total: bytes of all files together.
+
+    Returns:
+        A power of two from 16 KiB to 16 MiB, which gives 1,000 to 2,000 pieces if one does.
+    """
+    length = MIN_PIECE_LENGTH
+    # Going on while there are more than 4/3 of the wanted pieces leaves from 2/3 to 4/3 of them.
+    while length < MAX_PIECE_LENGTH and total > length * WANTED_PIECES * 4 // 3:
+        length *= 2
+    return length
+
+
+def _checked_piece_length(length: int) -> int:
+    """Return `length` if pieces can have it."""
+    if not MIN_PIECE_LENGTH <= length <= MAX_PIECE_LENGTH or length.bit_count() != 1:
+        raise MetainfoError(f"a piece length of {length} is not a power of two from 16 KiB to 16 MiB")
+    return length
+
+
+def _announce_fields(trackers: Sequence[Sequence[str]]) -> dict[str, object]:
+    """Return the keys that tell the trackers: `announce`, and `announce-list` if there are several."""
+    tiers = [list(tier) for tier in trackers if tier]
+    if not tiers:
+        return {}
+    several = len(tiers) > 1 or len(tiers[0]) > 1
+    return {"announce": tiers[0][0], **({"announce-list": tiers} if several else {})}
+
+
+# --- finding the files ------------------------------------------------------------------------------------
+
+
+def _find_files(path: Path) -> list[_File]:
+    """Return the files to share, in the torrent's order."""
+    try:
+        root = path.resolve(strict=True)
+        status = root.stat()
+        if stat.S_ISREG(status.st_mode):
+            return [_File(root, (), status.st_size, status.st_mtime_ns)]
+        if not stat.S_ISDIR(status.st_mode):
+            raise MetainfoError(f"{path} is neither a file nor a directory")
+        files = list(_walk(root))
+    except OSError as error:
+        raise StorageError(f"cannot read {error.filename or path}: {error.strerror}") from error
+    # By components, so that a directory's files stay together; by bytes, so that no locale matters.
+    return sorted(files, key=lambda file: [component.encode() for component in file.components])
+
+
+def _walk(root: Path) -> Iterator[_File]:
+    """Give the regular files below a directory, in the order of the file system."""
+    waiting: list[tuple[str, ...]] = [()]
+    while waiting:
+        directory = waiting.pop()
+        with os.scandir(root.joinpath(*directory)) as entries:
+            for entry in entries:
+                components = (*directory, entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(components)
+                elif entry.is_file(follow_symlinks=False):
+                    _require_utf8(entry.name)
+                    status = entry.stat(follow_symlinks=False)
+                    yield _File(Path(entry.path), components, status.st_size, status.st_mtime_ns)
+
+
+def _require_utf8(name: str) -> None:
+    """Refuse a name whose bytes on the disk are no UTF-8: a torrent can only hold text (BEP 3)."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise MetainfoError(f"the name {name!a} is not UTF-8; rename it to share it") from error
+
+
+# --- reading and hashing ----------------------------------------------------------------------------------
+
+
+def _hash_pieces(
+    files: Iterable[_File], piece_length: int, total: int, progress: Callable[[int, int], None] | None
+) -> bytes:
+    """Return the SHA-1 of each piece, 20 bytes each, in order.
+
+    The calling thread fills buffers while the pool hashes those that are full. Their number is fixed, so
+    that a fast disk waits for the hashing and does not fill the memory.
+    """
+    workers = os.cpu_count() or 1
+    buffers = min(2 * workers, BUFFER_BUDGET // piece_length, -(-total // piece_length))
+    free = [memoryview(bytearray(piece_length)) for _ in range(buffers)]
+    hashing: deque[tuple[Future[bytes], memoryview]] = deque()
+    digests: list[bytes] = []
+
+    def finish_oldest() -> None:
+        future, piece = hashing.popleft()
+        digests.append(future.result())
+        free.append(piece)
+        if progress is not None:
+            progress(min(len(digests) * piece_length, total), total)
+
+    with ThreadPoolExecutor(workers, "torrent-creator") as pool, closing(_read_pieces(files, free)) as pieces:
+        for piece in pieces:
+            hashing.append((pool.submit(_sha1, piece), piece))
+            if len(hashing) == buffers:
+                finish_oldest()
+        while hashing:
+            finish_oldest()
+    return b"".join(digests)
+
+
+def _sha1(piece: memoryview) -> bytes:
+    """Return the 20 bytes of a piece's hash."""
+    return hashlib.sha1(piece, usedforsecurity=False).digest()
+
+
+def _read_pieces(files: Iterable[_File], free: list[memoryview]) -> Generator[memoryview, None, None]:
+    """Give the content piece by piece, each in a buffer taken from `free`; the last piece may be shorter."""
+    buffer = free.pop()
+    filled = 0
+    for file in files:
+        left = file.size
+        with _open_unchanged(file) as handle:
+            while left and (count := handle.readinto(buffer[filled : filled + left])):
+                left -= count
+                filled += count
+                if filled == len(buffer):
+                    yield buffer
+                    buffer, filled = free.pop(), 0
+    if filled:
+        yield buffer[:filled]
+
+
+@contextmanager
+def _open_unchanged(file: _File) -> Iterator[FileIO]:
+    """Open a file to read all of it.
+
+    A torrent made half of the old and half of the new content could never be seeded.
+
+    Raises:
+        StorageError: it cannot be read, or somebody writes to it.
+    """
+    try:
+        with open(file.path, "rb", buffering=0, opener=_open_no_link) as handle:
+            yield handle
+            status = os.fstat(handle.fileno())
+    except OSError as error:
+        raise StorageError(f"cannot read {file.path}: {error.strerror}") from error
+    if (status.st_size, status.st_mtime_ns) != (file.size, file.modified):
+        raise StorageError(f"{file.path} changed while the torrent was made")
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    """Open a file for `open`, but fail if a link has taken its place since it was found."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
