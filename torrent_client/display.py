@@ -1,4 +1,4 @@
-"""What a person sees while a torrent runs: a live picture on a terminal, plain lines elsewhere.
+"""What a person sees on a terminal while a torrent runs: a picture, drawn in place again and again.
 
 Spec: the guide's Task 13.
 Thread: main.
@@ -6,9 +6,8 @@ Lock: none; it works on snapshots.
 """
 
 import time
-from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -20,12 +19,11 @@ from rich.text import Text
 from torrent_client.piece_manager import PieceState
 from torrent_client.stats import PeerStats, TorrentState, TorrentStats
 from torrent_client.text import format_duration, format_rate, format_size, printable
+from torrent_client.views import percent_done
 
 PEERS_SHOWN = 8
 TRACKERS_SHOWN = 4
 MAP_ROWS = 2
-LINE_INTERVAL = 5.0
-"""Seconds between two plain lines: a log file should stay readable after a night."""
 
 _SHADES = " ░▒▓█"
 _STATE_STYLES = {
@@ -34,61 +32,6 @@ _STATE_STYLES = {
     "choked": "yellow",
     "snubbed": "red",
 }
-
-
-class View(Protocol):
-    """Something that shows snapshots; used in a `with` block."""
-
-    def show(self, stats: TorrentStats) -> None:
-        """Show one snapshot."""
-
-    def __enter__(self) -> Self:
-        """Begin."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """End."""
-
-
-class SilentView:
-    """Shows nothing: for `--quiet`, and where `--json` speaks instead."""
-
-    def show(self, stats: TorrentStats) -> None:
-        """Show nothing."""
-
-    def __enter__(self) -> Self:
-        """Begin."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """End."""
-
-
-class LineView(SilentView):
-    """Prints a line every few seconds, and one whenever the state changes.
-
-    Args:
-        console: where to.
-        clock: monotonic seconds.
-    """
-
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin with nothing printed."""
-        self._console = console
-        self._clock = clock
-        self._last_time = float("-inf")
-        self._last_state: TorrentState | None = None
-
-    def show(self, stats: TorrentStats) -> None:
-        """Print a line if it is time for one."""
-        now = self._clock()
-        if stats.state is self._last_state and now - self._last_time < LINE_INTERVAL:
-            return
-        self._last_time, self._last_state = now, stats.state
-        self._console.print(summary_line(stats), markup=False, highlight=False, soft_wrap=True)
 
 
 class LiveView:
@@ -117,21 +60,6 @@ class LiveView:
     ) -> None:
         """Give the terminal back; the last picture stays."""
         self._live.__exit__(kind, error, traceback)
-
-
-def summary_line(stats: TorrentStats) -> str:
-    """Return a snapshot in one line."""
-    name = printable(stats.name, 60)
-    if stats.state is TorrentState.CHECKING:
-        return f"{name}: checking pieces on disk, {stats.checked:,}/{stats.to_check:,}"
-    percent = f"{_percent(stats):.1f} % of {format_size(stats.size)}"
-    speeds = f"down {format_rate(stats.download_rate)}, up {format_rate(stats.upload_rate)}"
-    line = f"{name}: {stats.state}, {percent}, {speeds}, {len(stats.peers)} peer(s)"
-    if stats.eta is not None:
-        line += f", {format_duration(stats.eta)} left"
-    if stats.waiting_for:
-        line += f"; {stats.waiting_for}"
-    return line
 
 
 def picture(stats: TorrentStats, width: int, now: float) -> RenderableType:
@@ -177,10 +105,6 @@ def piece_map(states: bytes, width: int, rows: int) -> str:
     return "\n".join(lines)
 
 
-def _percent(stats: TorrentStats) -> float:
-    return 100.0 * stats.bytes_done / stats.size if stats.size else 100.0
-
-
 def _bar(stats: TorrentStats) -> RenderableType:
     """Return the state, the bar and the percentage."""
     row = Table.grid(expand=True, padding=(0, 1))
@@ -190,7 +114,7 @@ def _bar(stats: TorrentStats) -> RenderableType:
     if stats.state is TorrentState.CHECKING:
         done, total, text = stats.checked, stats.to_check, f"{stats.checked:,}/{stats.to_check:,} checked"
     else:
-        done, total, text = stats.bytes_done, stats.size, f"{_percent(stats):.1f} %"
+        done, total, text = stats.bytes_done, stats.size, f"{percent_done(stats):.1f} %"
     style = {TorrentState.ERROR: "red", TorrentState.COMPLETE: "green"}.get(stats.state, "cyan")
     bar = ProgressBar(total=max(total, 1), completed=done if total else 1, complete_style=style)
     row.add_row(Text(stats.state.value, style=style), bar, text)

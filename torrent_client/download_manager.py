@@ -20,6 +20,7 @@ Lock: none; the parts have theirs.
 """
 
 import logging
+import os
 import random
 import socket
 import time
@@ -28,7 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
+from threading import BoundedSemaphore, Event, Thread
 from typing import Any, Final
 
 from torrent_client import __version__
@@ -43,7 +44,7 @@ from torrent_client.errors import (
     StorageError,
     TorrentError,
 )
-from torrent_client.hash_check import check_pieces, judge_files
+from torrent_client.hash_check import CHECKS_AT_ONCE, check_pieces, judge_files
 from torrent_client.peer import Peer
 from torrent_client.peer_connection import PeerConnection
 from torrent_client.piece_manager import PieceManager
@@ -140,7 +141,8 @@ class DownloadManager:
         self._resume = ResumeFile(state_directory, torrent, options.output) if state_directory else None
         self._resume_error: str | None = None
         self._smart_ban = SmartBan()
-        self._verifiers = ThreadPoolExecutor(config.verifier_threads, thread_name_prefix="verifier")
+        self._verifier = ThreadPoolExecutor(1, thread_name_prefix="verifier")
+        self._verifier_slots = BoundedSemaphore(max(1, config.verifier_backlog // torrent.piece_length))
         self._housekeeping = Thread(target=self._run, name="housekeeping", daemon=True)
         self._state = TorrentState.STARTING
         self._error: TorrentError | None = None
@@ -197,7 +199,7 @@ class DownloadManager:
         if self._housekeeping.ident is not None:
             self._housekeeping.join()
         self.swarm.join(STOP_LIMIT)
-        self._verifiers.shutdown(wait=True)
+        self._verifier.shutdown(wait=True)
         if self._state not in (TorrentState.STARTING, TorrentState.CHECKING, TorrentState.ERROR):
             self._save_state(synced=self._sync())
         self.storage.close()
@@ -257,7 +259,8 @@ class DownloadManager:
         def on_checked(_index: int, _good: bool) -> None:
             self._checked += 1
 
-        check_pieces(self.pieces, self.storage, doubtful, self._verifiers, on_checked, self._stopping.is_set)
+        with ThreadPoolExecutor(min(CHECKS_AT_ONCE, os.cpu_count() or 1), thread_name_prefix="check") as executor:
+            check_pieces(self.pieces, self.storage, doubtful, executor, on_checked, self._stopping.is_set)
         self._dirty = True
 
     def _tick_until_stopped(self) -> None:
@@ -428,7 +431,7 @@ class DownloadManager:
             loser.connection.send(cancel)
         self._request_more(peer, now)
         for piece in received.full:
-            self._verifiers.submit(self._finish_piece, piece)
+            self._verify_soon(piece)
 
     def _on_choke(self, peer: Peer, _message: messages.Choke) -> None:
         """The peer forgets what we asked for, so that others may be asked."""
@@ -497,6 +500,14 @@ class DownloadManager:
         requests = self.pieces.next_requests(peer, peer.pipeline.depth, now)
         if requests:
             peer.connection.send_encoded(messages.encode_requests(requests))
+
+    def _verify_soon(self, piece: ActivePiece) -> None:
+        """Hand a full piece to the verifier; when that is busy, verify it here, which slows this peer down."""
+        if self._verifier_slots.acquire(blocking=False):
+            future = self._verifier.submit(self._finish_piece, piece)
+            future.add_done_callback(lambda _: self._verifier_slots.release())
+        else:
+            self._finish_piece(piece)
 
     def _finish_piece(self, piece: ActivePiece) -> None:
         """Verify a full piece, write it, tell the swarm: a verifier's whole job, and its error boundary."""

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from torrent_client.cli.exit_codes import ExitCode, exit_code
 from torrent_client.config import Config
@@ -25,9 +24,7 @@ from torrent_client.session import Session
 from torrent_client.stats import TorrentState, TorrentStats
 from torrent_client.text import format_duration, format_size, printable
 from torrent_client.torrent_parser import TorrentFile
-
-if TYPE_CHECKING:
-    from torrent_client.display import View
+from torrent_client.views import LineView, SilentView, View
 
 REFRESH = 0.5
 """Seconds between two pictures: speeds change once a second, and a terminal should not flicker."""
@@ -101,23 +98,23 @@ def _watch(manager: DownloadManager, options: Namespace, interruption: Interrupt
         view.show(manager.stats())
 
 
-def _show(stats: TorrentStats, options: Namespace, view: "View") -> None:
+def _show(stats: TorrentStats, options: Namespace, view: View) -> None:
     view.show(stats)
     if options.json:
         _print_json("progress", stats)
 
 
-def _view(options: Namespace) -> "View":
+def _view(options: Namespace) -> View:
     """Choose the view: none, a picture on a terminal, or lines."""
-    from torrent_client.display import LineView, LiveView, SilentView
-
     if options.quiet or options.json:
         return SilentView()
+    if options.verbose or not (sys.stdout.isatty() and sys.stderr.isatty()):
+        return LineView(sys.stderr)
     from rich.console import Console
 
-    console = Console(stderr=True)
-    is_terminal = sys.stdout.isatty() and sys.stderr.isatty()
-    return LiveView(console) if is_terminal and not options.verbose else LineView(console)
+    from torrent_client.display import LiveView
+
+    return LiveView(Console(stderr=True))
 
 
 def _print_json(kind: str, stats: TorrentStats) -> None:
