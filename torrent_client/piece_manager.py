@@ -190,8 +190,7 @@ class PieceManager:
                 their own that nobody else helps with.
         """
         with self._lock:
-            self._release_buffer(self._active.pop(index))
-            self._set_missing(index)
+            self._abandon(self._active[index])
             for key in suspects:
                 if key in self._peers:
                     self._peers[key].on_parole = True
@@ -316,22 +315,27 @@ class PieceManager:
             if record is None:
                 return received
             record.last_block = now
-            for index, begin, payload in blocks:
-                block = begin // BLOCK_SIZE
-                piece = self._active.get(index)
-                size = len(payload)
-                if piece is None or begin % BLOCK_SIZE or not size or size != piece.block_length(block):
-                    self._check_unasked(record, index, begin, size)
-                    wasted += size
-                    continue
-                asked = record.in_flight.pop(index * self._blocks_per_piece + block, None) is not None
-                if not asked:
-                    self._check_unasked(record, index, begin, size)
-                if piece.received[block]:
-                    wasted += size
-                else:
-                    self._store(piece, block, payload, peer, asked, received)
-                    useful += size
+            try:
+                for index, begin, payload in blocks:
+                    block = begin // BLOCK_SIZE
+                    piece = self._active.get(index)
+                    size = len(payload)
+                    if piece is None or begin % BLOCK_SIZE or not size or size != piece.block_length(block):
+                        self._check_unasked(record, index, begin, size)
+                        wasted += size
+                        continue
+                    asked = record.in_flight.pop(index * self._blocks_per_piece + block, None) is not None
+                    if not asked:
+                        self._check_unasked(record, index, begin, size)
+                    if piece.received[block]:
+                        wasted += size
+                    else:
+                        self._store(piece, block, payload, peer, asked, received)
+                        useful += size
+            except ProtocolViolation:
+                for piece in received.full:  # the caller gets the error alone: nobody would verify them
+                    self._abandon(piece)
+                raise
         return received._replace(useful=useful, wasted=wasted)
 
     def release_requests(self, peer: PeerKey) -> None:
@@ -438,6 +442,13 @@ class PieceManager:
         self._states[index] = PieceState.MISSING
         self._missing |= 1 << index
 
+    def _abandon(self, piece: ActivePiece) -> None:
+        """Make a begun piece MISSING again, of which nobody owes us a block."""
+        del self._active[piece.index]
+        self._open.pop(piece.index, None)
+        self._release_buffer(piece)
+        self._set_missing(piece.index)
+
     def _release_buffer(self, piece: ActivePiece) -> None:
         if piece.buffer is not None:
             self._buffers.give_back(piece.buffer)
@@ -445,11 +456,11 @@ class PieceManager:
 
     def _begin_piece(self, key: PeerKey, peer: _Peer) -> ActivePiece | None:
         """Make the best MISSING piece of a peer DOWNLOADING."""
-        if len(self._active) >= self._max_active:
+        candidates = peer.pieces & self._missing
+        if not candidates or not self._make_room():
             return None
-        index = self._picker.pick(peer.pieces & self._missing, self._complete_count)
-        if index is None:
-            return None
+        index = self._picker.pick(candidates, self._complete_count)
+        assert index is not None
         piece = ActivePiece(index, self.piece_size(index), key, exclusive=peer.on_parole)
         self._states[index] = PieceState.DOWNLOADING
         self._missing &= ~(1 << index)
@@ -457,14 +468,29 @@ class PieceManager:
         peer.own.append(piece)
         return piece
 
+    def _make_room(self) -> bool:
+        """Tell whether the memory budget allows one more piece; if need be, give up one that stands still.
+
+        Pieces that were begun with peers who left or choke us would otherwise fill the budget, and peers
+        that have other pieces would wait for them for ever.
+        """
+        if len(self._active) < self._max_active:
+            return True
+        idle = [
+            piece for piece in self._open.values() if piece.owner is None and len(piece.unrequested) == piece.remaining
+        ]
+        if idle:
+            self._abandon(min(idle, key=lambda piece: piece.block_count - piece.remaining))
+        return bool(idle)
+
     def _choose_piece(self, key: PeerKey, peer: _Peer, depth: int) -> ActivePiece | None:
         """Return a piece with blocks to ask this peer for, or None; see the module's text for the order."""
         while peer.own:
             if peer.own[-1].unrequested and peer.own[-1].owner == key:
                 return peer.own[-1]
             peer.own.pop()
-        if peer.on_parole:
-            return self._begin_piece(key, peer)
+        if peer.on_parole:  # what others left lying is its second choice, or nobody might ever finish it
+            return self._begin_piece(key, peer) or self._open_piece(peer, orphans_only=True)
         helps_first = self._sequential or depth < self._blocks_per_piece
         return (
             self._open_piece(peer, orphans_only=not helps_first)
@@ -574,7 +600,7 @@ class PieceManager:
             self._release_block(key, peer, number)
         for piece in peer.own:
             if piece.owner == key:
-                piece.owner = None
+                piece.owner, piece.exclusive = None, False
         peer.own.clear()
 
     def _release_block(self, key: PeerKey, peer: _Peer, number: int) -> None:

@@ -322,7 +322,10 @@ def _text(value: BencodeValue, field: str) -> str:
 
 
 def _urls(value: BencodeValue | None) -> list[str]:
-    """Return the URLs of a string or a list of strings; a wrong one is no reason to refuse a torrent."""
+    """Return the URLs of a string or a list of strings; a wrong one is no reason to refuse a torrent.
+
+    One with control characters is wrong: URLs are shown, and would write escape codes onto the terminal.
+    """
     values = value if isinstance(value, list) else [value]
     texts = [item.decode("utf-8", "replace").strip() for item in values if isinstance(item, bytes)]
-    return [text for text in texts if text]
+    return [text for text in texts if text and text.isprintable()]

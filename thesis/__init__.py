@@ -1,0 +1,1 @@
+"""What the thesis is built from: measurements, figures and text."""

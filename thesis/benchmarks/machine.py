@@ -1,0 +1,96 @@
+"""The computer: what it is, which commit is checked out, and what else it was doing (Linux: /proc)."""
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TICKS = os.sysconf("SC_CLK_TCK")  # per second, the unit of /proc/stat and /proc/PID/stat
+BUSY_FIELDS = (0, 1, 2, 7)  # of the cpu line: user, nice, system, steal; interrupts are our own packets
+SOMEWHERE = ("198.51.100.1", 9)  # an address of nobody (RFC 5737): asks for the default route
+COMMAND_TIMEOUT = 30  # seconds for a command that prints a version
+CC = "cc"
+
+
+def describe() -> dict[str, object]:
+    """Return what a reader needs to judge a figure, or to repeat it elsewhere."""
+    processor = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    facts = dict(line.split(":", 1) for line in processor.splitlines() if ":" in line)
+    facts = {name.strip(): value.strip() for name, value in facts.items()}
+    flags = (facts.get("flags") or facts.get("Features") or "").split()
+    return {
+        "cpu": facts.get("model name", platform.machine()),
+        "cores": os.cpu_count(),
+        "sha_instructions": "sha_ni" in flags or "sha1" in flags,
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+
+
+def commit() -> str:
+    """Return the commit that is checked out, with ``+`` when files differ from it; empty without git."""
+    try:
+        name = first_line(["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"])
+        changed = first_line(["git", "-C", str(REPOSITORY), "status", "--porcelain"])
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return name + ("+" if changed else "")
+
+
+def first_line(command: list[str]) -> str:
+    """Return the first line that a command prints; OSError or CalledProcessError when it fails."""
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMMAND_TIMEOUT)
+    return (done.stdout or done.stderr).strip().partition("\n")[0]
+
+
+def busy_seconds() -> float:
+    """Return the CPU seconds that all programs together have used since the machine started."""
+    fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]
+    return sum(int(fields[field]) for field in BUSY_FIELDS) / TICKS
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the user and system seconds of a running process (10 ms steps)."""
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def peak_rss(pid: int) -> int:
+    """Return the largest resident size that a running process has had since its exec, in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def outside_address() -> str:
+    """Return this machine's address towards other networks (nothing is sent); empty when it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(SOMEWHERE)
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
+
+
+def missing_compiler() -> str:
+    """Return why C programs cannot be built here; empty when they can."""
+    return "" if shutil.which(CC) else "there is no C compiler"
+
+
+def compile_c(name: str, directory: Path) -> Path:
+    """Build a C file of this package into the directory, once, with OpenSSL's SHA-1 when it links."""
+    program = directory / name
+    if program.exists():
+        return program
+    source = Path(__file__).with_name(f"{name}.c")
+    command = [CC, "-O2", "-pthread", "-o", str(program), str(source)]
+    with_openssl = subprocess.run([*command, "-DHAVE_CRYPTO", "-lcrypto"], capture_output=True, check=False)
+    if with_openssl.returncode:
+        subprocess.run(command, check=True)
+    return program

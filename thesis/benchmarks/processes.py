@@ -1,0 +1,158 @@
+"""Processes: the one that is measured, and the helpers beside it.
+
+`measure` runs a client through ``launch.py`` and returns what it cost. `Helper` is a seeder or a tracker:
+started before, killed after, its CPU time read while it lives.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from thesis.benchmarks import machine
+
+LAUNCHER = Path(__file__).with_name("launch.py")
+POLL = 0.02  # seconds between looks for a client's mark; the mark's own time counts, not the look's
+GRACE = 5.0  # seconds for a client to leave after SIGTERM
+LOG_TAIL = 500  # characters of a failed client's output to show
+
+
+class RunFailed(Exception):
+    """A run gave no measurement; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one run of a client took: seconds and bytes."""
+
+    wall: float
+    user: float
+    system: float
+    peak_rss: int
+
+    @property
+    def cpu(self) -> float:
+        """User and system seconds."""
+        return self.user + self.system
+
+
+def measure(command: list[str], scratch: Path, timeout: float, mark: Path | None = None) -> Cost:
+    """Run a client to its exit, or until it creates the mark, and return its cost; RunFailed if neither comes."""
+    result, log = scratch / "launch.json", scratch / "client.log"
+    launcher = [sys.executable, "-I", "-S", str(LAUNCHER), str(result), *command]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            launcher,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=scratch,
+            start_new_session=True,
+        )
+    try:
+        in_time = wait_for_exit(process, timeout, mark)
+    finally:
+        kill_group(process)
+    said = log.read_text(encoding="utf-8", errors="replace").strip()[-LOG_TAIL:]
+    if not in_time:
+        raise RunFailed(f"not done in {timeout:.0f} s: {said}")
+    if not result.exists():
+        raise RunFailed(f"did not start: {said}")
+    measured = json.loads(result.read_text(encoding="ascii"))
+    marked = mark is not None and mark.exists()
+    if measured["status"] != 0 and not marked:
+        raise RunFailed(f"exit status {measured['status']}: {said}")
+    wall = mark.stat().st_mtime - measured["started"] if mark is not None and marked else measured["wall"]
+    return Cost(wall, measured["user"], measured["system"], measured["peak_rss"])
+
+
+def wait_for_exit(process: subprocess.Popen[bytes], timeout: float, mark: Path | None) -> bool:
+    """Wait for the process, asking it to leave once the mark is there; False when time runs out first."""
+    deadline = time.monotonic() + timeout
+    if mark is not None:
+        while process.poll() is None and not mark.exists() and time.monotonic() < deadline:
+            time.sleep(POLL)
+        if mark.exists():
+            ask_to_leave(process)
+            deadline = time.monotonic() + GRACE
+    try:
+        process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def ask_to_leave(process: subprocess.Popen[bytes]) -> None:
+    """Send SIGTERM to the whole group; the launcher stays to count the cost."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Leave nothing of the process's group behind."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+class Helper:
+    """A process beside the measured one."""
+
+    def __init__(self, command: list[str], scratch: Path, name: str) -> None:
+        """Start it, with its error messages in a file of the scratch directory."""
+        self._log = scratch / f"{name}.log"
+        with self._log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+            )
+
+    def first_line(self) -> str:
+        """Wait for the first line that it prints; RunFailed when it ends without one."""
+        line = self._process.stdout.readline() if self._process.stdout else b""
+        if not line:
+            raise RunFailed(f"helper ended: {self.complaint()}")
+        return line.decode().strip()
+
+    def alive(self) -> bool:
+        """Return whether it still runs."""
+        return self._process.poll() is None
+
+    def complaint(self) -> str:
+        """Return the end of what it wrote to stderr."""
+        return self._log.read_text(encoding="utf-8", errors="replace").strip()[-LOG_TAIL:]
+
+    def cpu(self) -> float:
+        """Return its CPU seconds so far; RunFailed when it has died."""
+        if not self.alive():
+            raise RunFailed(f"helper ended: {self.complaint()}")
+        return machine.cpu_seconds(self._process.pid)
+
+    def peak_rss(self) -> int:
+        """Return its largest resident size so far, in bytes."""
+        return machine.peak_rss(self._process.pid)
+
+    def stop(self) -> None:
+        """Kill it."""
+        kill_group(self._process)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+@contextlib.contextmanager
+def helper(command: list[str], scratch: Path, name: str) -> Iterator[Helper]:
+    """Run a helper for the length of a with block."""
+    process = Helper(command, scratch, name)
+    try:
+        yield process
+    finally:
+        process.stop()
