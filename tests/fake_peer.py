@@ -331,9 +331,7 @@ def seeder(
     return script
 
 
-def greet(
-    peer: FakePeer, torrent: TorrentFile, *, name: str = "seeder", pieces: Collection[int] | None = None
-) -> None:
+def greet(peer: FakePeer, torrent: TorrentFile, *, name: str = "seeder", pieces: Collection[int] | None = None) -> None:
     """Shake hands and say which pieces the fake has; all by default."""
     peer.shake_hands(torrent.info_hash, fake_id(name))
     owned = Bitfield.full(torrent.piece_count)

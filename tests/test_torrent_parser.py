@@ -329,7 +329,7 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "film.mkv"
     with path.open("wb") as sparse:
         sparse.truncate(100 * MAX_TORRENT_SIZE)
-    with pytest.raises(MetainfoError, match="surely not a .torrent file"):
+    with pytest.raises(MetainfoError, match="surely not a"):
         TorrentFile.from_file(path)
 
 

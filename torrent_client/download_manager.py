@@ -153,8 +153,6 @@ class DownloadManager:
         self._ended_at: float | None = None
         self._download = SpeedMeter()
         self._upload = SpeedMeter()
-        self._wasted = 0
-        self._hash_failures = 0
         self._checked = 0
         self._to_check = 0
         self._earlier = Progress(0, 0, 0)  # totals of earlier runs
@@ -287,6 +285,7 @@ class DownloadManager:
             peer.tick(seconds)
             self.pieces.set_rate(peer, peer.download.smoothed)
             self._update_interest(peer)
+        self._download.total = self.pieces.useful_bytes
         self._upload.total = self.swarm.uploaded
         self._download.tick(seconds)
         self._upload.tick(seconds)
@@ -315,7 +314,7 @@ class DownloadManager:
         """End the download with an error; what is verified stays and the state is saved."""
         if self._error is None:
             self._error = error
-            logger.error("%s", error)
+            logger.info("%s", error)  # whoever waits for the end tells the user
             if self._state not in (TorrentState.STARTING, TorrentState.CHECKING):
                 self._save_state(synced=False)
             self._state = TorrentState.ERROR
@@ -342,7 +341,7 @@ class DownloadManager:
         if self._resume is None:
             return
         try:
-            downloaded, uploaded = self._earlier.downloaded + self._download.total, self.swarm.uploaded
+            downloaded, uploaded = self._earlier.downloaded + self.pieces.useful_bytes, self.swarm.uploaded
             completed = self.pieces.bitfield
             self._resume.save(completed, self.storage, self._earlier.uploaded + uploaded, downloaded, synced=synced)
             self._resume_error = None
@@ -396,11 +395,11 @@ class DownloadManager:
         self.pieces.add_peer(peer)
         connection = peer.connection
         assert connection.remote is not None
+        if self.pieces.complete_count:
+            connection.send(messages.BitfieldMessage(self.pieces.bitfield.to_bytes()))
         if connection.remote.supports_extensions:
             hello = ExtendedHandshake(client=CLIENT_NAME, port=self._port or None, request_queue=self._config.reqq)
             connection.send(messages.Extended(EXTENDED_HANDSHAKE_ID, hello.encode()))
-        if self.pieces.complete_count:
-            connection.send(messages.BitfieldMessage(self.pieces.bitfield.to_bytes()))
 
     def _on_messages(self, peer: Peer, batch: Sequence[messages.Message]) -> None:
         """Handle what one read brought, in order; neighbouring blocks together."""
@@ -423,8 +422,6 @@ class DownloadManager:
         now = self._clock()
         received = self.pieces.receive_blocks(peer, blocks, now)
         peer.download.add(received.useful)
-        self._download.add(received.useful)
-        self._wasted += received.wasted
         peer.pipeline.received(len(blocks))
         for loser, cancel in received.cancels:
             assert isinstance(loser, Peer)
@@ -518,7 +515,7 @@ class DownloadManager:
                 self._reject_piece(piece)
             self._feed_hungry(self._clock())
         except StorageError as error:
-            self.pieces.mark_failed(piece.index)
+            self.pieces.mark_failed(piece.index, was_bad=False)
             self._fail(error)
         except Exception as error:
             logger.exception("a verifier failed")
@@ -529,20 +526,18 @@ class DownloadManager:
         self.storage.write_piece(piece.index, piece.data)
         self._dirty = True
         guilty = self._smart_ban.convict(piece.index, [block for _, block in piece.suppliers()])
-        self.pieces.mark_complete(piece.index)
+        was_last = self.pieces.mark_complete(piece.index)
         self.swarm.ban(guilty, f"it sent bad blocks of piece {piece.index}")
         have = messages.Have(piece.index)
         for peer in self.swarm.peers():
-            if not self.pieces.peer_owns(peer, piece.index):
+            if self.pieces.peer_lacks(peer, piece.index):
                 peer.connection.send(have, may_wait=True)
-        if self.pieces.is_complete:
+        if was_last:
             self._complete()
 
     def _reject_piece(self, piece: ActivePiece) -> None:
         """A bad hash: ban the only supplier, or suspect all until the smart ban knows better."""
         suppliers = {peer for peer in piece.requesters if isinstance(peer, Peer)}
-        self._hash_failures += 1
-        self._wasted += piece.length
         logger.warning("piece %d failed its hash; %d supplier(s)", piece.index, len(suppliers))
         if len(suppliers) == 1:
             self.pieces.mark_failed(piece.index)
@@ -554,8 +549,9 @@ class DownloadManager:
             self.pieces.mark_failed(piece.index, suppliers)
 
     def _update_interest(self, peer: Peer) -> None:
-        """Tell a peer when it has nothing left for us; leave it when neither of us has."""
+        """Tell a peer whether it has something for us, if that has changed; leave it when neither has."""
         if self.pieces.is_interesting(peer):
+            peer.connection.send(messages.Interested())
             return
         peer.connection.send(messages.NotInterested())
         pieces, _ = self.pieces.peer_progress(peer)
@@ -582,7 +578,7 @@ class DownloadManager:
     def _progress(self) -> Progress:
         """Return what trackers are told."""
         left = self.torrent.total_length - self.pieces.complete_bytes
-        return Progress(self.swarm.uploaded, max(0, self._download.total), left)
+        return Progress(self.swarm.uploaded, self.pieces.useful_bytes, left)
 
     def stats(self) -> TorrentStats:
         """Return a snapshot of everything."""
@@ -607,10 +603,10 @@ class DownloadManager:
             bytes_done=self.pieces.complete_bytes,
             pieces_done=self.pieces.complete_count,
             pieces_total=self.torrent.piece_count,
-            downloaded=self._download.total,
+            downloaded=self.pieces.useful_bytes,
             uploaded=self.swarm.uploaded,
-            wasted=self._wasted,
-            hash_failures=self._hash_failures,
+            wasted=self.pieces.wasted_bytes,
+            hash_failures=self.pieces.hash_failures,
             download_rate=rate,
             upload_rate=self._upload.smoothed,
             eta=left / rate if downloading and rate else None,

@@ -40,14 +40,10 @@ from torrent_client.peer_writer import PeerWriter
 from torrent_client.protocol.messages import (
     HANDSHAKE_LENGTH,
     PROTOCOL,
-    Choke,
     Handshake,
-    Interested,
     Message,
     MessageReader,
-    NotInterested,
     Request,
-    Unchoke,
     reserved_bits,
 )
 from torrent_client.tracker_client import PeerAddress
@@ -90,8 +86,6 @@ class PeerConnection:
         self.address = address
         self.outgoing = sock is None
         self.remote = remote_handshake
-        self.am_choking = True
-        self.am_interested = False
         self.peer_choking = True
         self.peer_interested = False
         self.close_reason: str | None = None
@@ -199,8 +193,18 @@ class PeerConnection:
                 flags, and are left out when they would change nothing.
             may_wait: it need not go out before something else does, or a moment has passed.
         """
-        if self._changes_flags(message):
-            self.send_encoded(message.encode(), may_wait=may_wait)
+        if self._writer:
+            self._writer.send_message(message, may_wait=may_wait)
+
+    @property
+    def am_choking(self) -> bool:
+        """Whether we answer none of the peer's requests."""
+        return self._writer is None or self._writer.am_choking
+
+    @property
+    def am_interested(self) -> bool:
+        """Whether we want something that the peer has."""
+        return self._writer is not None and self._writer.am_interested
 
     def send_encoded(self, data: bytes, *, may_wait: bool = False) -> None:
         """Queue whole messages that are encoded already."""
@@ -220,21 +224,6 @@ class PeerConnection:
     def uploaded(self) -> int:
         """Bytes of blocks sent to the peer."""
         return self._writer.uploaded if self._writer else 0
-
-    def _changes_flags(self, message: Message) -> bool:
-        """Keep our side's flags; tell whether the message says anything new."""
-        match message:
-            case Choke() | Unchoke():
-                changed = self.am_choking != isinstance(message, Choke)
-                self.am_choking = isinstance(message, Choke)
-                if self.am_choking and self._writer:
-                    self._writer.drop_uploads()
-            case Interested() | NotInterested():
-                changed = self.am_interested != isinstance(message, Interested)
-                self.am_interested = isinstance(message, Interested)
-            case _:
-                changed = True
-        return changed
 
     # --- closing -------------------------------------------------------------------------------------
 

@@ -22,7 +22,16 @@ from threading import Condition, Thread
 
 from torrent_client.config import Config
 from torrent_client.errors import PeerDisconnected, TorrentError
-from torrent_client.protocol.messages import KeepAlive, Request, piece_header
+from torrent_client.protocol.messages import (
+    Choke,
+    Interested,
+    KeepAlive,
+    Message,
+    NotInterested,
+    Request,
+    Unchoke,
+    piece_header,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -57,12 +66,24 @@ class PeerWriter:
         self._uploads: dict[Request, None] = {}  # an ordered set: cancelling is one look-up
         self._send_now = False
         self._closed = False
+        self.am_choking = True
+        self.am_interested = False
         self.uploaded = 0  # bytes of blocks sent
         self._thread = Thread(target=self._run, name="peer-writer", daemon=True)
 
     def start(self) -> None:
         """Start the writer thread."""
         self._thread.start()
+
+    def send_message(self, message: Message, *, may_wait: bool = False) -> None:
+        """Queue one message, unless it would only repeat what the peer knows of our side's flags.
+
+        The flags change under the same lock as the outbox, so that the last message in it always says
+        what they are.
+        """
+        with self._wake:
+            if self._changes_flags(message):
+                self._put(message.encode(), may_wait=may_wait)
 
     def send(self, data: bytes, *, may_wait: bool = False) -> None:
         """Queue encoded messages.
@@ -72,10 +93,7 @@ class PeerWriter:
             may_wait: they need not go out before something else does, or a moment has passed.
         """
         with self._wake:
-            self._messages.append(data)
-            self._send_now = self._send_now or not may_wait
-            if not may_wait or len(self._messages) == 1:
-                self._wake.notify()
+            self._put(data, may_wait=may_wait)
 
     def upload(self, request: Request) -> int:
         """Queue a block that the peer asked for; return how many are queued now."""
@@ -89,11 +107,6 @@ class PeerWriter:
         with self._wake:
             self._uploads.pop(request, None)
 
-    def drop_uploads(self) -> None:
-        """Forget all queued blocks: the peer is choked."""
-        with self._wake:
-            self._uploads.clear()
-
     def close(self) -> None:
         """Let the writer thread end; the socket is shut down by the connection."""
         with self._wake:
@@ -104,6 +117,28 @@ class PeerWriter:
         """Wait for the writer thread; the connection's reader does so last of all."""
         if self._thread.is_alive():
             self._thread.join()
+
+    # --- under the lock --------------------------------------------------------------------------------
+
+    def _put(self, data: bytes, *, may_wait: bool) -> None:
+        self._messages.append(data)
+        self._send_now = self._send_now or not may_wait
+        if not may_wait or len(self._messages) == 1:
+            self._wake.notify()
+
+    def _changes_flags(self, message: Message) -> bool:
+        """Keep our side's flags; tell whether the message says anything new."""
+        match message:
+            case Choke() | Unchoke():
+                before, self.am_choking = self.am_choking, isinstance(message, Choke)
+                if self.am_choking:
+                    self._uploads.clear()  # a choked peer's requests are forgotten (BEP 3)
+                return before != self.am_choking
+            case Interested() | NotInterested():
+                before, self.am_interested = self.am_interested, isinstance(message, Interested)
+                return before != self.am_interested
+            case _:
+                return True
 
     # --- the writer thread ---------------------------------------------------------------------------
 

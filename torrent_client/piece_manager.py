@@ -87,13 +87,12 @@ class Received(NamedTuple):
     """What came of a batch of blocks.
 
     `full` are the pieces that it completed, now VERIFYING and the caller's to verify; `cancels` are
-    requests to take back from other peers; `useful` and `wasted` are bytes.
+    requests to take back from other peers; `useful` is the bytes that were stored.
     """
 
     full: list[ActivePiece]
     cancels: list[tuple[PeerKey, Cancel]]
     useful: int
-    wasted: int
 
 
 class PieceManager:
@@ -142,6 +141,9 @@ class PieceManager:
         self._max_active = max(4, config.piece_buffer_budget // piece_length)
         self._buffers = BufferPool(piece_length)
         self._peers: dict[PeerKey, _Peer] = {}
+        self.useful_bytes = 0  # of blocks that were stored; these three are written under the lock
+        self.wasted_bytes = 0  # of blocks that came twice or unasked, and of pieces that failed
+        self.hash_failures = 0
         self._hungry: set[PeerKey] = set()  # peers that got less than they could take
 
     # --- pieces ----------------------------------------------------------------------------------
@@ -164,8 +166,8 @@ class PieceManager:
         """Tell whether `data` is piece `index`: its SHA-1 equals the torrent's. Takes no lock."""
         return sha1(data).digest() == self.hashes[index]
 
-    def mark_complete(self, index: int) -> None:
-        """Make a piece that is verified and on disk COMPLETE.
+    def mark_complete(self, index: int) -> bool:
+        """Make a piece that is verified and on disk COMPLETE; tell whether it was the last one lacking.
 
         A piece found on disk at the start goes from MISSING to COMPLETE directly.
         """
@@ -174,22 +176,28 @@ class PieceManager:
             if piece:
                 self._release_buffer(piece)
                 self._end_parole(piece)
-            if self._states[index] != PieceState.COMPLETE:
-                self._states[index] = PieceState.COMPLETE
-                self._complete_count += 1
-                self._complete_bytes += self.piece_size(index)
+            if self._states[index] == PieceState.COMPLETE:
+                return False
+            self._states[index] = PieceState.COMPLETE
+            self._complete_count += 1
+            self._complete_bytes += self.piece_size(index)
             self._missing &= ~(1 << index)
             self._lacking &= ~(1 << index)
+            return not self._lacking
 
-    def mark_failed(self, index: int, suspects: Iterable[PeerKey] = ()) -> None:
+    def mark_failed(self, index: int, suspects: Iterable[PeerKey] = (), *, was_bad: bool = True) -> None:
         """Make a piece MISSING again, because its hash was wrong or it could not be written.
 
         Args:
             index: a piece in state VERIFYING.
             suspects: peers to put on parole: until one of their pieces passes, they get pieces of
                 their own that nobody else helps with.
+            was_bad: its hash was wrong, so that its bytes were wasted.
         """
         with self._lock:
+            if was_bad:
+                self.hash_failures += 1
+                self.wasted_bytes += self.piece_size(index)
             self._abandon(self._active[index])
             for key in suspects:
                 if key in self._peers:
@@ -249,11 +257,11 @@ class PieceManager:
             record = self._peers.get(peer)
             return record is not None and bool(record.pieces & self._lacking)
 
-    def peer_owns(self, peer: PeerKey, index: int) -> bool:
-        """Tell whether a peer is known to have piece `index`."""
+    def peer_lacks(self, peer: PeerKey, index: int) -> bool:
+        """Tell whether a connected peer does not have piece `index`, as far as we know."""
         with self._lock:
             record = self._peers.get(peer)
-            return record is not None and bool(record.pieces >> index & 1)
+            return record is not None and not record.pieces >> index & 1
 
     def peer_progress(self, peer: PeerKey) -> tuple[int, int]:
         """Return how many pieces a peer has and how many blocks it owes us."""
@@ -308,7 +316,7 @@ class PieceManager:
         Raises:
             ProtocolViolation: a block outside the torrent, or too many that nobody asked for.
         """
-        received = Received([], [], 0, 0)
+        received = Received([], [], 0)
         useful = wasted = 0
         with self._lock:
             record = self._peers.get(peer)
@@ -336,7 +344,9 @@ class PieceManager:
                 for piece in received.full:  # the caller gets the error alone: nobody would verify them
                     self._abandon(piece)
                 raise
-        return received._replace(useful=useful, wasted=wasted)
+            self.useful_bytes += useful
+            self.wasted_bytes += wasted
+        return received._replace(useful=useful)
 
     def release_requests(self, peer: PeerKey) -> None:
         """Give what a peer was asked for to others: it choked us, or keeps us waiting."""

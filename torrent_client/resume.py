@@ -76,7 +76,7 @@ class ResumeFile:
             return self._parse(value)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             logger.warning("the state file %s is not usable (%r): files are hashed again", self.path, error)
             return None
 
@@ -119,7 +119,7 @@ class ResumeFile:
             raise StorageError(f"cannot save the state to {self.path}: {error.strerror}") from error
 
     def _parse(self, value: dict[str, Any]) -> ResumeData | None:
-        """Check a decoded state; ValueError, KeyError or TypeError when it is none."""
+        """Check a decoded state; any of the errors that `load` expects when it is none."""
         if value["info_hash"] != self._torrent.info_hash.hex() or value["pieces"] != self._torrent.piece_count:
             return None
         stamps = {str(path): FileStamp(int(size), int(mtime)) for path, size, mtime in value["files"]}
@@ -149,14 +149,14 @@ def parse_ranges(text: str, size: int) -> Bitfield:
     Raises:
         ValueError: it is something else, or names pieces that do not exist.
     """
-    bits = 0
+    digits = bytearray(b"0") * size  # one a piece: adding range after range to an integer takes quadratic time
     for part in text.split(",") if text else ():
         first, _, last = part.partition("-")
         low, high = int(first), int(last or first)
         if not 0 <= low <= high < size:
             raise ValueError(f"pieces {part!r} of {size}")
-        bits |= (1 << high + 1) - (1 << low)
-    return Bitfield(size, bits)
+        digits[low : high + 1] = b"1" * (high + 1 - low)
+    return Bitfield(size, int(digits[::-1] or b"0", 2))
 
 
 def _boot_id() -> str:

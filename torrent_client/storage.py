@@ -116,9 +116,9 @@ class Storage:
             StorageError: the disk has not so many; says how many are missing.
         """
         directory = self.root
-        while not directory.exists():
-            directory = directory.parent
-        with _translated("look at", directory):
+        with _translated("use", directory):
+            while not directory.exists() and directory != directory.parent:
+                directory = directory.parent
             status = os.statvfs(directory)
         missing = needed + FREE_SPACE_RESERVE - status.f_bavail * status.f_frsize
         if needed and missing > 0:
@@ -146,7 +146,8 @@ class Storage:
         """Write a whole verified piece, one `pwrite` for each file that it touches.
 
         Raises:
-            StorageError: the disk is full, read-only or failing; parts of the piece may be written.
+            StorageError: the disk is full, read-only or failing, or a file was deleted; parts of the piece
+                may be written.
         """
         view = memoryview(data)
         for number, offset, length in self._segments(index * self._piece_length, len(view)):
@@ -158,6 +159,9 @@ class Storage:
                 self._open(number, _Access.WRITE) as descriptor,
             ):
                 _write_all(descriptor, part, offset)
+                if not os.fstat(descriptor).st_nlink:
+                    # Deleted while open: the system takes the bytes, and nobody will ever find them.
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     def read_block(self, index: int, begin: int, length: int) -> bytes:
         """Read `length` bytes at `begin` of a piece; padding reads as zeros.
@@ -230,10 +234,9 @@ class Storage:
         with self._files_lock:
             written, self._written = self._written, set()
         for number in written:
-            with (
-                _translated("write", self.path(self.files[number])),
-                self._open(number, _Access.WRITE) as descriptor,
-            ):
+            path = self.path(self.files[number])
+            # For reading: a handle for writing would count the file as written again.
+            with _translated("write", path), self._open(number, _Access.READ) as descriptor:
                 os.fsync(descriptor)
 
     def close(self) -> None:
@@ -322,7 +325,8 @@ class Storage:
 
     def _refuse_symlinks(self, path: Path) -> None:
         """Refuse a file whose directories lead out of the root: an attacker's earlier torrent, say."""
-        if not path.parent.resolve().is_relative_to(self.root.resolve()):
+        # Not `Path.resolve`, which raises RuntimeError where links lead in a circle.
+        if not Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(self.root)):
             raise StorageError(f"cannot open {path}: a symbolic link leads out of {self.root}")
 
 

@@ -11,6 +11,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TICKS = os.sysconf("SC_CLK_TCK")  # per second, the unit of /proc/stat and /proc/PID/stat
 BUSY_FIELDS = (0, 1, 2, 7)  # of the cpu line: user, nice, system, steal; interrupts are our own packets
 SOMEWHERE = ("198.51.100.1", 9)  # an address of nobody (RFC 5737): asks for the default route
+TOUCH_STEP = 1 << 20  # bytes a write
 COMMAND_TIMEOUT = 30  # seconds for a command that prints a version
 CC = "cc"
 
@@ -76,6 +77,19 @@ def outside_address() -> str:
         except OSError:
             return ""
         return str(probe.getsockname()[0])
+
+
+def touch_memory(directory: Path, size: int) -> None:
+    """Write and remove a file of this many bytes, so that the memory for the next one is really there.
+
+    A virtual machine may have given free pages back to its host; taking them again costs the first program that
+    needs them up to a second per GiB, as its own system time and with no other load to be seen.
+    """
+    path, zeros = directory / "touch", bytes(TOUCH_STEP)
+    with path.open("wb", buffering=0) as file:
+        for _ in range(size // TOUCH_STEP + 1):
+            file.write(zeros)
+    path.unlink()
 
 
 def missing_compiler() -> str:

@@ -23,6 +23,7 @@ TRACKER = Path(__file__).with_name("tracker.py")
 WARM_UP_SIZE = 16 << 20  # bytes; enough to load every program and library
 DISTURBED = 0.10  # of the machine's CPU time, used by other programs
 DISTURBED_SECONDS = 0.05  # below this the kernel's 10 ms clock ticks are all there is to see
+CLIENT_MEMORY = 128 << 20  # bytes that a client may need beside the file
 REPEATS = 2  # more tries for a disturbed run
 Say = Callable[[str], None]
 Record = Callable[[Mapping[str, object]], None]
@@ -88,6 +89,7 @@ def run_once(setup: Setup, workspace: Path) -> Run:
         job = Job(payload, torrent, addresses, output, scratch, workspace)
         command, mark = client.command(job), job.mark if client.leaves_mark else None
 
+        machine.touch_memory(place, payload.size + CLIENT_MEMORY)
         watch = Watch(seeders, tracker)
         cost = measure(command, scratch, TIMEOUT_BASE + payload.size / TIMEOUT_RATE, mark)
         seeder_cpu, other, share = watch.stop(cost.cpu)

@@ -10,6 +10,7 @@ Lock: none.
 
 import argparse
 import ipaddress
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,16 +43,21 @@ exit codes: 0 complete; 1 error; 2 wrong usage; 3 bad torrent; 4 disk; 5 nothing
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with all commands."""
     parser = argparse.ArgumentParser(
-        prog="main.py",
+        prog="python main.py",
         usage="python main.py [COMMAND] FILE.torrent [options]",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"torrent-client {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog="python main.py")
     get = commands.add_parser(
-        DEFAULT_COMMAND, help="download; the default", description="Download a torrent.", epilog=EPILOG
+        DEFAULT_COMMAND,
+        usage="python main.py FILE.torrent [options]",
+        help="download; the default",
+        description="Download a torrent.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_torrent(get)
     _add_download_options(get)
@@ -115,7 +121,10 @@ def _add_download_options(parser: argparse.ArgumentParser) -> None:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; exits with a message and code 2 if it is wrong."""
     parser = build_parser()
-    words = list(arguments) or ["--help"]
+    words = list(arguments)
+    if not words:
+        parser.print_help(sys.stderr)
+        parser.exit(2)
     if words[0] not in (*COMMANDS, "-h", "--help", "--version"):
         words.insert(0, DEFAULT_COMMAND)
     return parser.parse_args(words)

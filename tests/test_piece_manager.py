@@ -1,0 +1,1018 @@
+"""The one truth about pieces: scenarios, and random histories with the books checked after every step."""
+
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from hashlib import sha1
+from random import Random
+from types import FrameType
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tests.support import FakeClock, payload
+from torrent_client.active_piece import ActivePiece
+from torrent_client.config import BLOCK_SIZE, Config
+from torrent_client.errors import ProtocolViolation
+from torrent_client.piece_manager import UNASKED_BLOCKS_TOLERATED, PieceHashes, PieceManager, PieceState, Received
+from torrent_client.protocol.messages import Cancel, Piece, Request
+from torrent_client.smart_ban import SmartBan
+from torrent_client.tracker_client import PeerAddress
+
+MISSING, DOWNLOADING, VERIFYING, COMPLETE = PieceState
+
+RAREST_FIRST = Config(random_first_pieces=0)
+
+
+class Lab:
+    """A PieceManager together with the torrent's true bytes, so that peers can answer.
+
+    Args:
+        pieces: how many, unless `total` says it.
+        blocks: blocks of a piece, unless `piece_length` says it.
+        piece_length: bytes of a piece.
+        total: bytes of the torrent.
+        config: limits; no random first pieces by default.
+        seed: of the random ties.
+        options: more of the PieceManager's arguments.
+    """
+
+    def __init__(
+        self,
+        pieces: int = 4,
+        blocks: int = 4,
+        *,
+        piece_length: int = 0,
+        total: int = 0,
+        config: Config = RAREST_FIRST,
+        seed: int = 0,
+        **options: Any,  # noqa: ANN401  # handed on as they are
+    ):
+        piece_length = piece_length or blocks * BLOCK_SIZE
+        self.data = payload(total or pieces * piece_length)
+        cuts = range(0, len(self.data), piece_length)
+        hashes = b"".join(sha1(self.data[cut : cut + piece_length]).digest() for cut in cuts)
+        self.manager = PieceManager(hashes, piece_length, len(self.data), config, Random(seed), **options)
+        self.clock = FakeClock()
+
+    def join(self, *peers: str, pieces: Iterable[int] | None = None, rate: float = 0.0) -> None:
+        """Let peers connect that have some pieces, by default all."""
+        indices = range(self.manager.piece_count) if pieces is None else pieces
+        for peer in peers:
+            self.manager.add_peer(peer)
+            self.manager.peer_has_all(peer, bits(indices))
+            self.manager.set_rate(peer, rate)
+
+    def ask(self, peer: str, depth: int = 16) -> list[Request]:
+        """Return what a peer is asked for now, and check the books."""
+        requests = self.manager.next_requests(peer, depth, self.clock())
+        check_books(self.manager)
+        return requests
+
+    def block(self, request: Request, *, corrupt: bool = False) -> Piece:
+        """Return the answer to a request."""
+        start = request.piece_index * self.manager.piece_length + request.begin
+        data = self.data[start : start + request.length]
+        return Piece(request.piece_index, request.begin, bytes(byte ^ 255 for byte in data) if corrupt else data)
+
+    def give(self, peer: str, requests: Iterable[Request], *, corrupt: bool = False) -> Received:
+        """Let a peer answer requests in one batch, and check the books."""
+        return self.send(peer, *(self.block(request, corrupt=corrupt) for request in requests))
+
+    def send(self, peer: str, *blocks: Piece) -> Received:
+        """Let a peer send blocks, asked for or not, and check the books whatever comes of it."""
+        try:
+            return self.manager.receive_blocks(peer, blocks, self.clock())
+        finally:
+            check_books(self.manager)
+
+    def keep(self, full: Iterable[ActivePiece]) -> None:
+        """Verify full pieces, which must be good, and keep them."""
+        for piece in full:
+            assert self.manager.verify_piece(piece.index, piece.data)
+            self.manager.mark_complete(piece.index)
+            check_books(self.manager)
+
+    def states(self) -> list[PieceState]:
+        """Return the state of every piece."""
+        return [PieceState(state) for state in self.manager.states()]
+
+
+def bits(indices: Iterable[int]) -> int:
+    """Return a set of piece indices as an integer."""
+    return sum(1 << index for index in set(indices))
+
+
+def blocks_of(requests: Iterable[Request]) -> list[tuple[int, int]]:
+    """Return requests as (piece, block number)."""
+    return [(request.piece_index, request.begin // BLOCK_SIZE) for request in requests]
+
+
+def check_books(manager: PieceManager) -> None:
+    """Raise AssertionError unless all tables of a manager tell the same story."""
+    manager.check_invariants()
+    states = manager.states()
+    complete = bits(index for index, state in enumerate(states) if state == COMPLETE)
+    assert manager._lacking == bits(range(manager.piece_count)) & ~complete
+    assert manager._missing == bits(index for index, state in enumerate(states) if state == MISSING)
+    assert manager.complete_bytes == sum(manager.piece_size(index) for index in range(len(states)) if complete >> index & 1)
+    assert len(manager._active) <= manager._max_active
+    for index in range(manager.piece_count):
+        assert manager.availability(index) == sum(peer.pieces >> index & 1 for peer in manager._peers.values())
+    for piece in manager._active.values():
+        check_piece(manager, piece)
+
+
+def check_piece(manager: PieceManager, piece: ActivePiece) -> None:
+    """Raise AssertionError unless every lacking block of a begun piece can still come, and is asked for once."""
+    first_number = piece.index * manager._blocks_per_piece
+    for block in range(piece.block_count):
+        asked = {key for key, peer in manager._peers.items() if first_number + block in peer.in_flight}
+        booked = {piece.requesters[block], piece.second_requesters.get(block)} - {None}
+        if piece.received[block]:
+            assert not asked
+            assert block not in piece.second_requesters
+        else:
+            assert asked == booked
+            assert len(asked) <= 2
+            assert bool(asked) != (block in piece.unrequested)
+    if piece.unrequested:
+        if piece.owner is None:
+            assert not piece.exclusive, "nobody may ever ask for the rest of it"
+        else:
+            assert piece in manager._peers[piece.owner].own, "its owner does not know that there is a rest"
+    if piece.remaining < piece.block_count:
+        assert piece.buffer is not None
+
+
+def download(lab: Lab, peer: str, depth: int = 16) -> dict[int, bytes]:
+    """Let one peer send everything; return the pieces as they were verified."""
+    pieces = {}
+    while not lab.manager.is_complete:
+        requests = lab.ask(peer, depth)
+        assert requests, "nothing is asked for and the torrent is not complete"
+        received = lab.give(peer, requests)
+        for piece in received.full:
+            pieces[piece.index] = bytes(piece.data)
+        lab.keep(received.full)
+    return pieces
+
+
+# --- pieces -----------------------------------------------------------------------------------------------
+
+
+def test_a_new_torrent_lacks_every_piece() -> None:
+    """Nothing is complete before anything came, and no index outside the torrent ever is."""
+    lab = Lab(pieces=3)
+    assert lab.states() == [MISSING] * 3
+    assert (lab.manager.complete_count, lab.manager.complete_bytes, lab.manager.is_complete) == (0, 0, False)
+    assert not len(lab.manager.bitfield)
+    assert not any(lab.manager.has_piece(index) for index in (-1, 0, 2, 3))
+
+
+def test_a_torrent_without_pieces_is_complete() -> None:
+    """A torrent of empty files has nothing to wait for."""
+    manager = PieceManager(b"", BLOCK_SIZE, 0, Config(), Random(0))
+    manager.add_peer("a")
+    assert manager.is_complete
+    assert manager.bitfield.to_bytes() == b""
+    assert manager.next_requests("a", 16, 0.0) == []
+    manager.check_invariants()
+
+
+def test_a_piece_goes_through_its_states_in_order() -> None:
+    """MISSING, then DOWNLOADING with the first request, VERIFYING with the last block, COMPLETE when told."""
+    lab = Lab(pieces=1, blocks=2)
+    lab.join("a")
+    requests = lab.ask("a")
+    assert lab.states() == [DOWNLOADING]
+    assert lab.give("a", requests[:1]).full == []
+    assert lab.states() == [DOWNLOADING]
+    (piece,) = lab.give("a", requests[1:]).full
+    assert lab.states() == [VERIFYING]
+    assert bytes(piece.data) == lab.data
+    lab.keep([piece])
+    assert lab.states() == [COMPLETE]
+    assert lab.manager.is_complete
+    assert lab.manager.has_piece(0)
+    assert list(lab.manager.bitfield) == [0]
+    assert lab.ask("a") == []
+
+
+def test_get_next_piece_begins_the_rarest_piece_that_the_peer_has() -> None:
+    """The guide's call makes the piece DOWNLOADING and its peer the one that is asked for it."""
+    lab = Lab(pieces=4, blocks=1)
+    lab.join("a", pieces=[0, 1, 2])
+    lab.join("b", pieces=[0, 2, 3])
+    assert lab.manager.get_next_piece("a") == 1
+    check_books(lab.manager)
+    assert lab.states() == [MISSING, DOWNLOADING, MISSING, MISSING]
+    assert {lab.manager.get_next_piece("a"), lab.manager.get_next_piece("a")} == {0, 2}
+    assert lab.manager.get_next_piece("a") is None  # 3 is missing, but it does not have that one
+    assert blocks_of(lab.ask("a")) != []
+    check_books(lab.manager)
+
+
+def test_verify_piece_compares_with_the_hash_of_that_very_piece() -> None:
+    """Good bytes of one piece are bad bytes of another; the last piece's hash is of its own length."""
+    lab = Lab(piece_length=BLOCK_SIZE, total=2 * BLOCK_SIZE + 5)
+    first, second, last = lab.data[:BLOCK_SIZE], lab.data[BLOCK_SIZE : 2 * BLOCK_SIZE], lab.data[-5:]
+    assert lab.manager.verify_piece(0, first)
+    assert lab.manager.verify_piece(1, memoryview(second))
+    assert lab.manager.verify_piece(2, bytearray(last))
+    assert not lab.manager.verify_piece(0, second)
+    assert not lab.manager.verify_piece(2, last + b"\0")
+    assert not lab.manager.verify_piece(1, second[:-1])
+
+
+def test_piece_hashes_slice_one_string() -> None:
+    """Hash i is bytes 20 i to 20 i + 20."""
+    hashes = PieceHashes(bytes(range(60)))
+    assert len(hashes) == 3
+    assert [hashes[index] for index in range(3)] == [bytes(range(start, start + 20)) for start in (0, 20, 40)]
+
+
+def test_a_piece_found_on_disk_is_complete_at_once_and_counted_once() -> None:
+    """What the resume check finds skips the other states; telling it twice changes nothing."""
+    lab = Lab(piece_length=BLOCK_SIZE, total=2 * BLOCK_SIZE + 7)
+    for _ in range(2):
+        lab.manager.mark_complete(2)
+        check_books(lab.manager)
+        assert (lab.manager.complete_count, lab.manager.complete_bytes) == (1, 7)
+    lab.join("a")
+    assert {index for index, _ in blocks_of(lab.ask("a"))} == {0, 1}
+
+
+def test_a_failed_piece_is_asked_for_again() -> None:
+    """A wrong hash, or a disk that refused the write, puts the piece back to MISSING with nothing kept of it."""
+    lab = Lab(pieces=1, blocks=3)
+    lab.join("a")
+    (piece,) = lab.give("a", lab.ask("a"), corrupt=True).full
+    assert not lab.manager.verify_piece(0, piece.data)
+    lab.manager.mark_failed(0)
+    check_books(lab.manager)
+    assert lab.states() == [MISSING]
+    assert download(lab, "a") == {0: lab.data}
+
+
+def test_a_piece_lost_from_disk_is_asked_for_again() -> None:
+    """Only a COMPLETE piece can be lost; its bytes no longer count."""
+    lab = Lab(piece_length=BLOCK_SIZE, total=BLOCK_SIZE + 7)
+    lab.join("a")
+    download(lab, "a")
+    lab.manager.mark_missing(1)
+    check_books(lab.manager)
+    assert lab.states() == [COMPLETE, MISSING]
+    assert (lab.manager.complete_count, lab.manager.complete_bytes) == (1, BLOCK_SIZE)
+    lab.manager.mark_missing(1)
+    check_books(lab.manager)
+    assert lab.manager.complete_count == 1
+    assert lab.manager.is_interesting("a")
+    assert download(lab, "a") == {1: lab.data[-7:]}
+
+
+def test_the_bitfield_is_a_copy() -> None:
+    """Whoever sends it cannot change what we have."""
+    lab = Lab(pieces=2)
+    lab.manager.bitfield.add(0)
+    assert not lab.manager.has_piece(0)
+    assert not len(lab.manager.bitfield)
+
+
+@pytest.mark.parametrize("depth", [1, 3, 16])
+@pytest.mark.parametrize(
+    ("piece_length", "total"),
+    [
+        (2 * BLOCK_SIZE, 4 * BLOCK_SIZE),  # nothing odd
+        (2 * BLOCK_SIZE, 4 * BLOCK_SIZE + 1),  # a last piece of one byte
+        (2 * BLOCK_SIZE, 5 * BLOCK_SIZE),  # a last piece of one whole block
+        (2 * BLOCK_SIZE, 6 * BLOCK_SIZE - 1),  # a last piece one byte short
+        (2 * BLOCK_SIZE, 5 * BLOCK_SIZE + 1),  # a last block of one byte
+        (40_000, 130_000),  # no multiple of 16 KiB: every piece ends in an odd block
+        (40_000, 120_001),
+        (1_000, 4_321),  # pieces smaller than a block
+        (1, 3),
+        (2 * BLOCK_SIZE, 1),  # one piece, one byte
+        (BLOCK_SIZE + 1, 3 * (BLOCK_SIZE + 1)),  # a second block of one byte in each piece
+    ],
+)
+def test_every_shape_of_torrent_arrives_whole(piece_length: int, total: int, depth: int) -> None:
+    """Odd piece lengths and odd last pieces are asked for to the byte, no more and no less."""
+    lab = Lab(piece_length=piece_length, total=total)
+    lab.join("a")
+    pieces = download(lab, "a", depth)
+    assert b"".join(pieces[index] for index in range(len(pieces))) == lab.data
+    assert lab.manager.complete_bytes == total
+    assert lab.manager.piece_size(len(pieces) - 1) == len(pieces[len(pieces) - 1])
+
+
+def test_the_blocks_of_a_piece_are_asked_for_in_order_and_to_its_end() -> None:
+    """Ascending begins, 16 KiB each, and the rest in the last one."""
+    lab = Lab(piece_length=40_000, total=40_000)
+    lab.join("a")
+    assert lab.ask("a") == [Request(0, 0, 16_384), Request(0, 16_384, 16_384), Request(0, 32_768, 7_232)]
+
+
+# --- what peers have --------------------------------------------------------------------------------------
+
+
+def test_a_have_tells_whether_we_lack_the_piece() -> None:
+    """It is news only while we lack the piece and did not know that the peer has it."""
+    lab = Lab(pieces=3)
+    lab.manager.mark_complete(2)
+    lab.manager.add_peer("a")
+    assert not lab.manager.is_interesting("a")
+    assert lab.manager.peer_has("a", 0) is True
+    assert lab.manager.peer_has("a", 0) is False
+    assert lab.manager.peer_has("a", 2) is False
+    assert lab.manager.is_interesting("a")
+    assert [lab.manager.peer_lacks("a", index) for index in range(3)] == [False, True, False]
+    check_books(lab.manager)
+
+
+@pytest.mark.parametrize("index", [3, 4, 2**32 - 1])
+def test_a_have_outside_the_torrent_is_a_violation(index: int) -> None:
+    """The index is checked before it becomes a number of four billion bits."""
+    lab = Lab(pieces=3)
+    lab.manager.add_peer("a")
+    with pytest.raises(ProtocolViolation, match=f"have {index}"):
+        lab.manager.peer_has("a", index)
+    check_books(lab.manager)
+
+
+def test_a_piece_is_counted_once_for_a_peer() -> None:
+    """A bitfield after a `have`, a repeated `have`, a second bitfield: the availability stays 1."""
+    lab = Lab(pieces=3)
+    lab.manager.add_peer("a")
+    lab.manager.peer_has("a", 1)
+    lab.manager.peer_has("a", 1)
+    lab.manager.peer_has_all("a", 0b011)
+    lab.manager.peer_has_all("a", 0b011)
+    assert [lab.manager.availability(index) for index in range(3)] == [1, 1, 0]
+    lab.manager.remove_peer("a")
+    assert [lab.manager.availability(index) for index in range(3)] == [0, 0, 0]
+
+
+def test_a_peer_is_interesting_until_its_last_piece_is_complete() -> None:
+    """Pieces under way can still fail, so that they count as lacking."""
+    lab = Lab(pieces=2, blocks=1)
+    lab.join("a", pieces=[0])
+    received = lab.give("a", lab.ask("a"))
+    assert lab.manager.is_interesting("a")
+    lab.keep(received.full)
+    assert not lab.manager.is_interesting("a")
+
+
+def test_an_unknown_peer_has_owes_and_gets_nothing() -> None:
+    """Calls that lost a race with the peer's end do no harm."""
+    lab = Lab()
+    lab.manager.remove_peer("a")
+    lab.manager.release_requests("a")
+    lab.manager.set_rate("a", 5.0)
+    assert lab.ask("a") == []
+    assert lab.send("a", Piece(99, 0, b"x")) == ([], [], 0, 0)
+    assert not lab.manager.is_interesting("a")
+    assert lab.manager.peer_lacks("a", 0)
+    assert lab.manager.peer_progress("a") == (0, 0)
+
+
+def test_progress_counts_pieces_and_blocks_owed() -> None:
+    """What the display shows of a peer."""
+    lab = Lab(pieces=3, blocks=2)
+    lab.join("a", pieces=[0, 2])
+    requests = lab.ask("a", depth=4)
+    assert lab.manager.peer_progress("a") == (2, 4)
+    lab.give("a", requests[:1])
+    assert lab.manager.peer_progress("a") == (2, 3)
+
+
+def test_what_a_peer_that_leaves_was_asked_for_goes_to_others() -> None:
+    """Received blocks stay; only the rest is asked for again, and completes the piece."""
+    lab = Lab(pieces=1, blocks=4)
+    lab.join("a", "b")
+    requests = lab.ask("a")
+    lab.give("a", requests[:2])
+    assert lab.ask("b", depth=1) == requests[-1:]  # the end game: nothing else is left
+    lab.manager.remove_peer("a")
+    check_books(lab.manager)
+    again = lab.ask("b")
+    assert sorted([*again, requests[-1]]) == requests[2:]
+    lab.keep(lab.give("b", [*again, requests[-1]]).full)
+    assert lab.manager.is_complete
+
+
+# --- what is asked for ------------------------------------------------------------------------------------
+
+
+def test_the_rarest_piece_is_asked_for_first() -> None:
+    """Of the pieces that a peer has, those that the fewest others have come first."""
+    lab = Lab(pieces=4, blocks=1)
+    lab.join("a")
+    lab.join("b", pieces=[0, 1, 3])
+    lab.join("c", pieces=[0, 3])
+    lab.join("d", pieces=[3])
+    assert [index for index, _ in blocks_of(lab.ask("a"))] == [2, 1, 0, 3]
+
+
+def test_the_first_pieces_are_random() -> None:
+    """Before four pieces are complete rarity does not count; afterwards it decides."""
+
+    def first(seed: int, complete: int) -> int:
+        lab = Lab(pieces=8, blocks=1, seed=seed, config=Config(random_first_pieces=4))
+        for index in range(complete):
+            lab.manager.mark_complete(index)
+        lab.join("a")
+        lab.join("b", pieces=range(7))
+        return lab.ask("a", depth=1)[0].piece_index
+
+    assert len({first(seed, complete=3) for seed in range(40)}) > 3
+    assert {first(seed, complete=4) for seed in range(40)} == {7}
+
+
+def test_sequential_mode_asks_in_order_and_for_the_ends_of_files_before_that() -> None:
+    """Players read the first and the last piece of a file before they begin."""
+    lab = Lab(pieces=6, blocks=1, sequential=True, early=bits([2, 5]))
+    lab.join("a")
+    lab.join("b", pieces=[0, 1, 2, 4, 5])  # 3 is the rarest, which does not count here
+    assert [index for index, _ in blocks_of(lab.ask("a"))] == [2, 5, 0, 1, 3, 4]
+
+
+def test_sequential_mode_helps_with_the_lowest_open_piece() -> None:
+    """Of the pieces that others have begun the one that is played first comes first."""
+    lab = Lab(pieces=3, blocks=4, sequential=True)
+    lab.join("a", pieces=[1])
+    lab.join("b", pieces=[0])
+    lab.join("c")
+    assert blocks_of(lab.ask("a", depth=1)) == [(1, 0)]
+    assert blocks_of(lab.ask("b", depth=1)) == [(0, 0)]
+    assert blocks_of(lab.ask("c", depth=9)) == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 2)]
+
+
+def test_a_peer_goes_on_with_its_own_piece() -> None:
+    """A piece that was begun is asked for to its end before another one is begun."""
+    lab = Lab(pieces=9, blocks=4)
+    lab.join("a")
+    first = lab.ask("a", depth=2)[0].piece_index
+    (piece, block), (same, following), (other, begin) = blocks_of(lab.ask("a", depth=5))
+    assert (piece, block, same, following, begin) == (first, 2, first, 3, 0)
+    assert other != first
+
+
+def test_a_peer_is_asked_again_when_a_quarter_of_its_depth_is_free() -> None:
+    """Waking the writer for each block costs more than the block; three quarters hide the round trip."""
+    lab = Lab(pieces=9, blocks=4)
+    lab.join("a")
+    requests = lab.ask("a", depth=16)
+    assert len(requests) == 16
+    lab.give("a", requests[:3])
+    assert lab.ask("a", depth=16) == []
+    lab.give("a", requests[3:4])
+    assert len(lab.ask("a", depth=16)) == 4
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_shallow_pipeline_is_filled_at_once(depth: int) -> None:
+    """Below a depth of four a quarter is less than a block: every block is followed by a request."""
+    lab = Lab(pieces=9, blocks=4)
+    lab.join("a")
+    requests = lab.ask("a", depth)
+    assert len(requests) == depth
+    lab.give("a", requests[:1])
+    assert len(lab.ask("a", depth)) == 1
+
+
+def test_a_pipeline_that_became_shallower_is_let_run_dry() -> None:
+    """With more in flight than the new depth nothing is asked, and nothing is taken back."""
+    lab = Lab(pieces=9, blocks=4)
+    lab.join("a")
+    requests = lab.ask("a", depth=16)
+    assert lab.ask("a", depth=4) == []
+    lab.give("a", requests[:13])
+    assert len(lab.ask("a", depth=4)) == 1
+
+
+def test_a_slow_peer_helps_with_a_piece_that_is_under_way() -> None:
+    """Peers whose pipeline holds less than a piece finish pieces together, instead of holding one each."""
+    lab = Lab(pieces=4, blocks=8)
+    lab.join("a", "b")
+    requests = lab.ask("a", depth=4)
+    begun = requests[0].piece_index
+    assert blocks_of(lab.ask("b", depth=7)) [:4] == [(begun, block) for block in range(4, 8)]
+
+
+def test_a_fast_peer_begins_a_piece_of_its_own() -> None:
+    """A pipeline that holds a whole piece is worth one: the blocks of a piece then come from one peer."""
+    lab = Lab(pieces=4, blocks=8)
+    lab.join("a", "b")
+    begun = lab.ask("a", depth=4)[0].piece_index
+    requests = blocks_of(lab.ask("b", depth=8))
+    assert requests == [(requests[0][0], block) for block in range(8)]
+    assert requests[0][0] != begun
+
+
+def test_a_fast_peer_helps_when_there_is_nothing_new() -> None:
+    """With every piece begun, the rest of another peer's piece is better than waiting."""
+    lab = Lab(pieces=1, blocks=8)
+    lab.join("a", "b")
+    lab.ask("a", depth=2)
+    assert blocks_of(lab.ask("b", depth=8)) == [(0, block) for block in range(2, 8)]
+
+
+def test_what_others_left_lying_comes_before_new_pieces() -> None:
+    """A piece whose owner left is finished first, by fast peers too: begun pieces cost memory."""
+    lab = Lab(pieces=4, blocks=8)
+    lab.join("a", "b")
+    begun = lab.ask("a", depth=2)[0].piece_index
+    lab.manager.remove_peer("a")
+    assert sorted(blocks_of(lab.ask("b", depth=8))) == [(begun, block) for block in range(8)]
+
+
+def test_nothing_is_asked_of_a_peer_that_does_not_have_it() -> None:
+    """Neither a new piece, nor the rest of another's, nor the end game's duplicates."""
+    lab = Lab(pieces=2, blocks=4)
+    lab.join("a")
+    lab.join("b", pieces=[1], rate=1e6)
+    lab.manager.mark_complete(1)
+    lab.ask("a", depth=2)
+    assert lab.ask("b") == []
+    lab.manager.remove_peer("a")
+    assert lab.ask("b") == []
+
+
+# --- the end game -----------------------------------------------------------------------------------------
+
+
+def test_the_end_game_asks_at_most_two_peers_for_a_block() -> None:
+    """An idle peer is asked for one block that another one owes, the last first; a third peer never is."""
+    lab = Lab(pieces=1, blocks=2)
+    lab.join("a", "b", "c", "d")
+    assert blocks_of(lab.ask("a")) == [(0, 0), (0, 1)]
+    assert blocks_of(lab.ask("b")) == [(0, 1)]
+    assert lab.ask("b") == []
+    assert blocks_of(lab.ask("c")) == [(0, 0)]
+    assert lab.ask("d") == []
+
+
+@pytest.mark.parametrize(("winner", "loser"), [("a", "b"), ("b", "a")])
+def test_the_loser_of_the_end_game_is_cancelled(winner: str, loser: str) -> None:
+    """Whoever of the two brings the block first, the other one is told, and owes nothing any more."""
+    lab = Lab(pieces=1, blocks=2)
+    lab.join("a", "b")
+    lab.give("a", lab.ask("a")[:1])
+    (request,) = lab.ask("b")
+    received = lab.give(winner, [request])
+    assert received.cancels == [(loser, Cancel(*request))]
+    assert received.useful == request.length
+    assert lab.manager.peer_progress(loser) == (1, 0)
+    late = lab.give(loser, [request])  # it crossed our cancel
+    assert (late.useful, late.wasted, late.full, late.cancels) == (0, request.length, [], [])
+    lab.keep(received.full)
+    assert lab.manager.is_complete
+
+
+def test_blocks_of_one_requester_are_cancelled_with_nobody() -> None:
+    """Outside the end game a block that was asked for makes no cancel, not even beside one that does."""
+    lab = Lab(pieces=1, blocks=3)
+    lab.join("a", "b")
+    requests = lab.ask("a")
+    (doubled,) = lab.ask("b")
+    assert lab.give("a", [request for request in requests if request != doubled]).cancels == []
+    assert lab.manager.peer_progress("b") == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("rate_a", "blocks_a", "rate_b", "helped"),
+    [
+        (100.0, 1, 10.0, "b"),  # each owes one block: the slower one will be last
+        (10.0, 1, 100.0, "a"),
+        (100.0, 4, 30.0, "a"),  # 4 / 100 is longer than 1 / 30
+        (200.0, 4, 30.0, "b"),
+    ],
+)
+def test_the_end_game_helps_whoever_will_be_last(rate_a: float, blocks_a: int, rate_b: float, helped: str) -> None:
+    """What counts is how long a peer needs for all that it owes, not its speed alone."""
+    lab = Lab(piece_length=4 * BLOCK_SIZE, total=4 * BLOCK_SIZE + 1)
+    lab.join("a", pieces=[0], rate=rate_a)
+    lab.join("b", pieces=[1], rate=rate_b)
+    requests = lab.ask("a")
+    lab.give("a", requests[blocks_a:])
+    lab.ask("b")
+    lab.join("c")
+    assert [index for index, _ in blocks_of(lab.ask("c"))] == [0 if helped == "a" else 1]
+
+
+@pytest.mark.parametrize(("rate", "depth", "taken"), [(30.0, 16, 1), (30.1, 16, 4), (30.1, 2, 2), (0.0, 16, 1)])
+def test_a_much_faster_peer_takes_over_what_a_slow_one_owes(rate: float, depth: int, taken: int) -> None:
+    """More than three times as fast: as many blocks as its pipeline holds; else a single one."""
+    lab = Lab(pieces=1, blocks=4)
+    lab.join("a", rate=10.0)
+    lab.join("b", rate=rate)
+    slow = lab.ask("a")
+    fast = lab.ask("b", depth)
+    assert fast == slow[::-1][:taken]
+    received = lab.give("b", fast)
+    assert received.cancels == [("a", Cancel(*request)) for request in fast]
+    assert lab.manager.peer_progress("a") == (1, 4 - taken)
+
+
+@pytest.mark.parametrize(("rate", "taken"), [(30.0, 0), (31.0, 3)])
+def test_a_busy_peer_duplicates_only_what_it_takes_over(rate: float, taken: int) -> None:
+    """A peer that still owes blocks itself is not given one more of somebody else's, unless it is much faster."""
+    lab = Lab(piece_length=4 * BLOCK_SIZE, total=4 * BLOCK_SIZE + 1)
+    lab.join("a", pieces=[0], rate=10.0)
+    lab.join("b", rate=rate)
+    lab.ask("a")
+    assert blocks_of(lab.ask("b", depth=4)) == [(1, 0)]
+    assert len(lab.ask("b", depth=4)) == taken
+
+
+def test_there_is_no_end_game_for_a_peer_that_can_begin_a_piece() -> None:
+    """Duplicates are waste as long as there is something new to ask for."""
+    lab = Lab(pieces=4, blocks=2)
+    lab.join("a", "b")
+    asked = blocks_of([*lab.ask("a", depth=4), *lab.ask("b", depth=4)])
+    assert len(set(asked)) == 8
+
+
+# --- peers that keep us waiting ---------------------------------------------------------------------------
+
+
+def test_the_blocks_of_a_silent_peer_go_to_others() -> None:
+    """After 20 seconds without a block, and not before, a peer loses what it was asked for."""
+    lab = Lab(pieces=1, blocks=4)
+    lab.join("a", "b")
+    requests = lab.ask("a")
+    lab.clock.advance(20.0)
+    assert lab.manager.stalled_peers(lab.clock()) == []
+    lab.clock.advance(0.1)
+    assert lab.manager.stalled_peers(lab.clock()) == ["a"]
+    check_books(lab.manager)
+    assert lab.manager.peer_progress("a") == (1, 0)
+    assert lab.manager.stalled_peers(lab.clock()) == []
+    assert sorted(lab.ask("b")) == requests
+
+
+def test_every_block_gives_a_peer_more_time() -> None:
+    """Twenty seconds are counted from its last block, and from the first request after a pause."""
+    lab = Lab(pieces=2, blocks=1)
+    lab.join("a")
+    requests = lab.ask("a", depth=2)
+    lab.clock.advance(15.0)
+    lab.give("a", requests[:1])
+    lab.clock.advance(15.0)
+    assert lab.manager.stalled_peers(lab.clock()) == []
+    lab.keep(lab.give("a", requests[1:]).full)
+    lab.clock.advance(1000.0)
+    assert lab.manager.stalled_peers(lab.clock()) == []  # it owes nothing
+    lab.manager.mark_missing(requests[1].piece_index)
+    lab.ask("a")
+    lab.clock.advance(20.0)
+    assert lab.manager.stalled_peers(lab.clock()) == []
+    lab.clock.advance(0.1)
+    assert lab.manager.stalled_peers(lab.clock()) == ["a"]
+
+
+def test_a_peer_that_skips_a_block_loses_that_block_alone() -> None:
+    """It keeps sending, so that it is not snubbed; but the block that it passed over is asked of another."""
+    lab = Lab(pieces=9, blocks=4)
+    lab.join("a", rate=BLOCK_SIZE)
+    skipped, *queue = lab.ask("a", depth=4)
+    for _ in range(6):
+        lab.clock.advance(10.0)
+        lab.give("a", [queue.pop(0)])
+        queue += lab.ask("a", depth=4)
+    lab.clock.advance(8.0)  # 3 x 20 s, and twice the 4 s that four blocks take
+    assert lab.manager.stalled_peers(lab.clock()) == []
+    assert lab.manager.peer_progress("a") == (9, 4)
+    lab.clock.advance(0.1)
+    assert lab.manager.stalled_peers(lab.clock()) == []
+    check_books(lab.manager)
+    assert lab.manager.peer_progress("a") == (9, 3)
+    lab.join("b")
+    assert lab.ask("b", depth=16)[0] == skipped
+
+
+def test_a_peer_that_chokes_us_is_asked_for_nothing_that_is_lost() -> None:
+    """Its blocks go to others; what it sends all the same is welcome; unchoked, it is asked again."""
+    lab = Lab(pieces=1, blocks=4)
+    lab.join("a", "b")
+    requests = lab.ask("a")
+    lab.manager.release_requests("a")
+    check_books(lab.manager)
+    assert lab.manager.peer_progress("a") == (1, 0)
+    assert lab.give("a", requests[:1]).useful == BLOCK_SIZE
+    others = lab.ask("b", depth=2)
+    rest = lab.ask("a")
+    assert sorted([*others, *rest]) == requests[1:]
+
+
+def test_the_second_peer_stays_asked_when_the_first_one_leaves() -> None:
+    """In the end game the loss of one of two peers does not make the block free, and the other one's does."""
+    lab = Lab(pieces=1, blocks=1)
+    lab.join("a", "b", "c")
+    (request,) = lab.ask("a")
+    assert lab.ask("b") == [request]
+    lab.manager.release_requests("a")
+    check_books(lab.manager)
+    assert lab.manager.peer_progress("b") == (1, 1)
+    lab.manager.release_requests("b")
+    check_books(lab.manager)
+    assert lab.ask("c") == [request]
+
+
+# --- blocks that nobody asked for -------------------------------------------------------------------------
+
+
+def test_an_unasked_block_that_we_lack_is_kept() -> None:
+    """Bytes are bytes: those who were asked for it are told that it came, and it is not asked for again."""
+    lab = Lab(pieces=1, blocks=3)
+    lab.join("a", "b")
+    asked = lab.ask("a", depth=1)
+    unasked = [Request(0, BLOCK_SIZE, BLOCK_SIZE)]
+    received = lab.give("b", [*asked, *unasked])
+    assert received.useful == 2 * BLOCK_SIZE
+    assert received.cancels == [("a", Cancel(*asked[0]))]
+    assert blocks_of(lab.ask("a")) == [(0, 2)]
+
+
+def test_an_unasked_last_block_closes_the_piece() -> None:
+    """A block that was not asked for can be the one that makes a piece full."""
+    lab = Lab(pieces=1, blocks=2)
+    lab.join("a")
+    requests = lab.ask("a", depth=1)
+    (piece,) = lab.give("a", [Request(0, BLOCK_SIZE, BLOCK_SIZE), *requests]).full
+    lab.keep([piece])
+    assert lab.manager.is_complete
+
+
+def test_a_few_unasked_blocks_are_tolerated_and_many_are_not() -> None:
+    """Answers that crossed our cancels come from honest peers; a flood does not."""
+    lab = Lab(pieces=2, blocks=1)
+    lab.join("a")
+    lab.manager.mark_complete(0)
+    block = lab.block(Request(0, 0, BLOCK_SIZE))
+    received = lab.send("a", *[block] * UNASKED_BLOCKS_TOLERATED)
+    assert (received.useful, received.wasted) == (0, UNASKED_BLOCKS_TOLERATED * BLOCK_SIZE)
+    with pytest.raises(ProtocolViolation, match="nobody asked for"):
+        lab.send("a", block)
+
+
+def test_what_we_took_back_does_not_count_as_unasked() -> None:
+    """A peer may answer what it was asked for before we changed our mind, on top of the usual tolerance."""
+    lab = Lab(pieces=2, blocks=8)
+    lab.join("a", "b")
+    requests = lab.ask("a", depth=16)
+    lab.manager.release_requests("a")
+    lab.keep(lab.give("b", lab.ask("b", depth=16)).full)
+    assert lab.manager.is_complete
+    answers = [lab.block(request) for request in requests]
+    lab.send("a", *answers, *answers[:1] * UNASKED_BLOCKS_TOLERATED)
+    with pytest.raises(ProtocolViolation, match="nobody asked for"):
+        lab.send("a", answers[0])
+
+
+def test_what_we_cancelled_does_not_count_as_unasked() -> None:
+    """The loser of an end game may send its answer all the same."""
+    lab = Lab(pieces=1, blocks=2)
+    lab.join("a", "b")
+    requests = lab.ask("a")
+    lab.give("b", lab.ask("b"))
+    lab.send("a", *[lab.block(requests[1])] * (UNASKED_BLOCKS_TOLERATED + 1))
+    with pytest.raises(ProtocolViolation, match="nobody asked for"):
+        lab.send("a", lab.block(requests[1]))
+
+
+def test_a_block_that_comes_twice_is_wasted_once() -> None:
+    """The second copy is counted and not stored, be it in the same batch or a later one."""
+    lab = Lab(pieces=1, blocks=2)
+    lab.join("a")
+    first, second = lab.ask("a")
+    received = lab.send("a", lab.block(first), lab.block(first, corrupt=True))
+    assert (received.useful, received.wasted) == (BLOCK_SIZE, BLOCK_SIZE)
+    (piece,) = lab.give("a", [second]).full
+    assert lab.give("a", [second], corrupt=True).wasted == BLOCK_SIZE  # while it is being verified
+    assert lab.manager.verify_piece(0, piece.data)
+
+
+def test_a_block_of_a_piece_that_was_not_begun_is_wasted() -> None:
+    """It begins nothing: memory is for what was asked for."""
+    lab = Lab(pieces=2, blocks=1)
+    lab.join("a")
+    assert lab.give("a", [Request(1, 0, BLOCK_SIZE)]).wasted == BLOCK_SIZE
+    assert lab.states() == [MISSING, MISSING]
+
+
+@pytest.mark.parametrize(
+    ("index", "begin", "size"),
+    [
+        (2, 0, 1),
+        (2**32 - 1, 0, 0),
+        (0, 2 * BLOCK_SIZE, 1),
+        (0, BLOCK_SIZE, BLOCK_SIZE + 1),
+        (0, 2**32 - BLOCK_SIZE, BLOCK_SIZE),
+        (1, 0, BLOCK_SIZE),  # the last piece has five bytes
+        (1, 5, 1),
+    ],
+)
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_block_outside_the_torrent_is_a_violation(index: int, begin: int, size: int, begun: bool) -> None:
+    """No honest client sends one, whether the piece is under way or not."""
+    lab = Lab(piece_length=2 * BLOCK_SIZE, total=2 * BLOCK_SIZE + 5)
+    lab.join("a")
+    if begun:
+        lab.ask("a")
+    with pytest.raises(ProtocolViolation, match="outside the torrent"):
+        lab.send("a", Piece(index, begin, bytes(size)))
+
+
+@pytest.mark.parametrize(
+    ("begin", "size"),
+    [(0, 0), (0, 1), (0, BLOCK_SIZE - 1), (0, BLOCK_SIZE + 1), (0, 2 * BLOCK_SIZE), (1, BLOCK_SIZE), (BLOCK_SIZE, 0)],
+)
+def test_a_block_that_is_not_as_it_was_asked_for_is_not_stored(begin: int, size: int) -> None:
+    """Too short, too long, misaligned or empty: it counts as unasked, and the request stays open."""
+    lab = Lab(piece_length=3 * BLOCK_SIZE, total=3 * BLOCK_SIZE)
+    lab.join("a")
+    requests = lab.ask("a")
+    received = lab.send("a", Piece(0, begin, bytes(size)))
+    assert (received.useful, received.wasted, received.full) == (0, size, [])
+    assert lab.manager.peer_progress("a") == (1, 3)
+    lab.keep(lab.give("a", requests).full)
+    with pytest.raises(ProtocolViolation, match="nobody asked for"):
+        lab.send("a", *[Piece(0, begin, bytes(size))] * UNASKED_BLOCKS_TOLERATED)
+
+
+@pytest.mark.parametrize("last", [Piece(7, 0, b"x"), Piece(0, 0, b"")])
+def test_a_piece_made_full_in_the_same_batch_as_a_violation_is_not_lost(last: Piece) -> None:
+    """The caller gets an error instead of the piece, which nobody would verify: it must be MISSING again."""
+    lab = Lab(pieces=2, blocks=2)
+    lab.join("a")
+    requests = lab.ask("a", depth=3)
+    answers = [lab.block(request) for request in requests]
+    with pytest.raises(ProtocolViolation):
+        lab.send("a", *answers, *[last] * (UNASKED_BLOCKS_TOLERATED + 1))
+    lab.manager.remove_peer("a")
+    check_books(lab.manager)
+    assert VERIFYING not in lab.states()
+    lab.join("b")
+    download(lab, "b")
+
+
+# --- parole -----------------------------------------------------------------------------------------------
+
+
+def disgrace(lab: Lab) -> None:
+    """Let `a` and `b` fail a piece together, so that both are on parole."""
+    lab.join("a", "b")
+    first = lab.ask("a", depth=1)
+    second = lab.ask("b", depth=1)
+    assert first[0].piece_index == second[0].piece_index
+    lab.give("a", first)
+    (piece,) = lab.give("b", second, corrupt=True).full
+    assert set(piece.requesters) == {"a", "b"}
+    lab.manager.mark_failed(piece.index, ["a", "b", "gone"])
+    check_books(lab.manager)
+
+
+def test_suspects_get_pieces_of_their_own() -> None:
+    """They help nobody and nobody helps them: the next bad piece has one culprit."""
+    lab = Lab(pieces=3, blocks=2)
+    disgrace(lab)
+    lab.join("c")
+    begun = [blocks_of(lab.ask(peer, depth=1))[0] for peer in ("a", "b", "c")]
+    assert sorted(begun) == [(0, 0), (1, 0), (2, 0)]
+    (piece_c, _) = begun[2]
+    assert blocks_of(lab.ask("c", depth=16)) == [(piece_c, 1)]
+
+
+def test_a_suspect_is_trusted_again_after_a_good_piece_of_its_own() -> None:
+    """It then helps others as everybody does."""
+    lab = Lab(pieces=3, blocks=2)
+    disgrace(lab)
+    lab.join("c")
+    lab.keep(lab.give("a", lab.ask("a", depth=2)).full)
+    begun_by_c = lab.ask("c", depth=1)[0].piece_index
+    assert blocks_of(lab.ask("a", depth=1)) == [(begun_by_c, 1)]
+    assert blocks_of(lab.ask("b", depth=1)) != [(begun_by_c, 1)]  # b has proved nothing
+
+
+def test_a_suspect_stays_one_when_others_helped() -> None:
+    """A good piece with two suppliers tells nothing of either."""
+    lab = Lab(pieces=1, blocks=2)
+    disgrace(lab)
+    lab.join("c", rate=100.0)
+    (first, _) = lab.ask("a", depth=2)
+    (taken, *_) = lab.ask("c", depth=1)  # only a much faster peer may take over from a suspect
+    assert taken != first
+    lab.give("c", [taken])
+    lab.keep(lab.give("a", [first]).full)
+    assert lab.manager._peers["a"].on_parole
+
+
+@pytest.mark.parametrize(("rate", "asked"), [(3.0, 0), (3.1, 1)])
+def test_the_end_game_leaves_a_suspects_piece_alone_unless_it_is_slow(rate: float, asked: int) -> None:
+    """A suspect's piece with blocks of others would prove nothing; but it must not hold up the torrent."""
+    lab = Lab(pieces=1, blocks=2)
+    disgrace(lab)
+    lab.manager.set_rate("a", 1.0)
+    lab.ask("a", depth=2)
+    lab.join("c", rate=rate)
+    assert len(lab.ask("c", depth=1)) == asked
+
+
+@pytest.mark.parametrize("others", [[], ["b"]])
+def test_a_suspect_can_finish_the_piece_that_it_had_to_drop(others: list[str]) -> None:
+    """Choked in the middle of the last piece and unchoked again: with nobody else to trust, it goes on."""
+    lab = Lab(pieces=1, blocks=4)
+    disgrace_all = Lab.join
+    disgrace_all(lab, "a", "b")
+    lab.give("a", lab.ask("a", depth=2))
+    (piece,) = lab.give("b", lab.ask("b", depth=2), corrupt=True).full
+    lab.manager.mark_failed(piece.index, ["a", "b"])
+    if not others:
+        lab.manager.remove_peer("b")
+    lab.give("a", lab.ask("a", depth=4)[:1])
+    lab.manager.release_requests("a")
+    check_books(lab.manager)
+    received = lab.give("a", lab.ask("a", depth=4))
+    lab.keep(received.full)
+    assert lab.manager.is_complete
+
+
+def test_a_suspects_piece_with_nothing_in_flight_is_free_when_it_chokes_us() -> None:
+    """The piece is then anybody's, although no request of it had to be taken back."""
+    lab = Lab(pieces=2, blocks=2)
+    disgrace(lab)
+    index = lab.manager.get_next_piece("a")
+    assert index is not None
+    lab.manager.release_requests("a")
+    check_books(lab.manager)
+    lab.join("c")
+    assert (index, 0) in blocks_of(lab.ask("c"))
+
+
+# --- memory -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("budget", "begun"), [(0, 4), (6, 6), (100, 8)])
+def test_no_more_pieces_are_begun_than_the_budget_allows(budget: int, begun: int) -> None:
+    """Pieces being downloaded and verified count alike, and four are always allowed."""
+    lab = Lab(pieces=8, blocks=1, config=Config(piece_buffer_budget=budget * BLOCK_SIZE + BLOCK_SIZE // 2))
+    lab.join("a")
+    requests = lab.ask("a")
+    assert len(requests) == begun
+    if begun == 8:
+        return
+    full = lab.give("a", requests[:2]).full
+    assert lab.ask("a") == []
+    assert lab.manager.get_next_piece("a") is None
+    lab.keep(full[:1])
+    assert len(lab.ask("a")) == 1
+    lab.manager.mark_failed(full[1].index)
+    assert len(lab.ask("a")) == 1
+
+
+def test_buffers_are_taken_with_the_first_block_and_used_again() -> None:
+    """Memory follows what has come, not what was asked for, and one buffer serves piece after piece."""
+    lab = Lab(pieces=20, blocks=2)
+    lab.join("a")
+    buffers: list[object] = []
+    while requests := lab.ask("a", depth=2):
+        assert lab.manager._active[requests[0].piece_index].buffer is None
+        (piece,) = lab.give("a", requests).full
+        assert piece.buffer is not None
+        buffers.append(piece.buffer.obj)
+        lab.keep([piece])
+        assert piece.buffer is None
+    assert len(buffers) == 20
+    assert all(buffer is buffers[0] for buffer in buffers)
+
+
+def test_pieces_that_nobody_can_finish_do_not_use_up_the_budget() -> None:
+    """The only peers with the begun pieces are gone: others, which have other pieces, must go on."""
+    lab = Lab(pieces=9, blocks=2, config=Config(piece_buffer_budget=0, random_first_pieces=0))
+    lab.join("a", pieces=range(4))
+    requests = lab.ask("a", depth=8)
+    lab.give("a", [request for request in requests if request.begin == 0 and request.piece_index != 2])
+    lab.manager.remove_peer("a")
+    lab.join("b", pieces=range(4, 9))
+    assert {index for index, _ in blocks_of(lab.ask("b", depth=2))} <= set(range(4, 9))
+    assert lab.states()[:4] == [DOWNLOADING, DOWNLOADING, MISSING, DOWNLOADING]  # the one with the least
+    for _ in range(5):
+        lab.keep(lab.give("b", [request for request in lab.ask_again("b")]).full)
+    assert lab.states()[4:] == [COMPLETE] * 5
+
+
+def test_a_piece_that_is_being_worked_on_is_not_given_up_for_another() -> None:
+    """Neither one with requests in flight nor one with an owner makes room."""
+    lab = Lab(pieces=9, blocks=2, config=Config(piece_buffer_budget=0, random_first_pieces=0))
+    lab.join("a", pieces=range(4))
+    for _ in range(4):
+        lab.manager.get_next_piece("a")
+    lab.join("b", pieces=range(4, 9))
+    assert lab.ask("b") == []
+    lab.ask("a", depth=8)
+    assert lab.ask("b") == []
