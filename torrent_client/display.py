@@ -188,7 +188,8 @@ def _tracker_table(stats: TorrentStats, now: float) -> RenderableType:
             said = f"{tracker.error} ({tracker.failures} in a row)"
         elif tracker.state == "working":
             said = f"{tracker.peers} peers" + (f"; {tracker.warning}" if tracker.warning else "")
-        wait = format_duration(max(0.0, tracker.next_announce - now)) if tracker.next_announce else "now"
+        is_due = tracker.state == "asking" or not tracker.next_announce
+        wait = "now" if is_due else format_duration(max(0.0, tracker.next_announce - now))
         style = "red" if tracker.error else ""
         table.add_row(Text(printable(tracker.url, 80)), Text(said, style=style), wait)
     if len(stats.trackers) > TRACKERS_SHOWN:

@@ -50,6 +50,7 @@ from torrent_client.peer_connection import PeerConnection
 from torrent_client.piece_manager import PieceManager
 from torrent_client.protocol import messages
 from torrent_client.protocol.extensions import EXTENDED_HANDSHAKE_ID, ExtendedHandshake
+from torrent_client.rate_limiter import Limits
 from torrent_client.resume import ResumeFile
 from torrent_client.smart_ban import SmartBan
 from torrent_client.speed_meter import SpeedMeter
@@ -95,6 +96,7 @@ class DownloadManager:
         peer_id: 20 bytes, ours.
         port: TCP port that we listen on, told to trackers.
         config: limits.
+        limits: bytes per second of this torrent.
         rng: source of randomness.
         clock: monotonic seconds.
     """
@@ -106,6 +108,7 @@ class DownloadManager:
         peer_id: bytes,
         port: int,
         config: Config,
+        limits: Limits | None = None,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -117,6 +120,7 @@ class DownloadManager:
         self._port = port
         self._config = config
         self._clock = clock
+        self.limits = limits or Limits()
         self.storage = Storage(options.output, torrent.files, torrent.piece_length, config.max_open_files)
         self.pieces = PieceManager(
             torrent.piece_hashes,
@@ -378,6 +382,7 @@ class DownloadManager:
             extensions=True,
             max_message_length=max(MAX_MESSAGE_LENGTH, self.torrent.piece_count // 8 + 2),
             read_block=self._read_block,
+            limits=self.limits,
             config=self._config,
         )
 

@@ -31,6 +31,7 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from threading import Event
 from types import TracebackType
 from typing import Self
 
@@ -46,6 +47,7 @@ from torrent_client.protocol.messages import (
     Request,
     reserved_bits,
 )
+from torrent_client.rate_limiter import Limits
 from torrent_client.tracker_client import PeerAddress
 
 
@@ -66,6 +68,7 @@ class PeerConnection:
         extensions: announce the extension protocol (BEP 10).
         max_message_length: bytes; a torrent with many pieces needs more than the default for a bitfield.
         read_block: returns the bytes of a request that we serve.
+        limits: bytes per second that we take and give.
         config: time-outs.
     """
 
@@ -80,6 +83,7 @@ class PeerConnection:
         extensions: bool = False,
         max_message_length: int = MAX_MESSAGE_LENGTH,
         read_block: Callable[[Request], bytes] = _serve_nothing,
+        limits: Limits | None = None,
         config: Config | None = None,
     ) -> None:
         """Keep the facts; nothing is sent yet."""
@@ -92,6 +96,8 @@ class PeerConnection:
         self._handshake = Handshake(info_hash, peer_id, reserved_bits(extensions=extensions))
         self._config = config or Config()
         self._read_block = read_block
+        self._limits = limits or Limits()
+        self._closing = Event()
         self._reader = MessageReader(max_message_length)
         self._sock = sock
         self._writer: PeerWriter | None = None
@@ -139,7 +145,7 @@ class PeerConnection:
         if self.remote.peer_id == self._handshake.peer_id:
             raise HandshakeError("it is ourselves")
         self._prepare_socket(self._sock)
-        self._writer = PeerWriter(self._sock, self._read_block, self.close, self._config)
+        self._writer = PeerWriter(self._sock, self._read_block, self.close, self._config, self._limits.upload)
         self._writer.start()
         return self.remote
 
@@ -167,7 +173,7 @@ class PeerConnection:
         silence = 0.0
         while self.close_reason is None:
             try:
-                count = self._sock.recv_into(self._reader.writable())
+                count = self._sock.recv_into(self._writable())
             except BlockingIOError:  # a tick passed
                 silence += self._config.socket_tick
                 if silence >= self._config.idle_timeout:
@@ -178,10 +184,23 @@ class PeerConnection:
             if not count:
                 break
             silence = 0.0
+            self._pay(count)
             messages = self._reader.received(count)
             if messages:
                 return messages
         raise PeerDisconnected(self.close_reason or "it closed the connection")
+
+    def _writable(self) -> memoryview:
+        """Return the buffer for the next read; a small one where a limit holds, so that reading is smooth."""
+        buffer = self._reader.writable()
+        limit = self._limits.download
+        return buffer[: limit.quantum()] if limit.is_limited else buffer
+
+    def _pay(self, count: int) -> None:
+        """Book what was read, and wait until it has been earned: TCP then slows the sender down."""
+        delay = self._limits.download.book(count)
+        if delay:
+            self._closing.wait(delay)
 
     # --- sending -------------------------------------------------------------------------------------
 
@@ -231,6 +250,7 @@ class PeerConnection:
         """End the connection from any thread, any number of times; the first reason counts."""
         if self.close_reason is None:
             self.close_reason = reason
+        self._closing.set()
         if self._writer:
             self._writer.close()
         if self._sock:

@@ -32,11 +32,16 @@ from torrent_client.protocol.messages import (
     Unchoke,
     piece_header,
 )
+from torrent_client.rate_limiter import RateLimiter
 
 logger = logging.getLogger(__name__)
 
 HOLD_BACK = 0.1
 """Seconds that a message which may wait is held back: ten wake-ups a second and peer at most."""
+
+BUFFERS_AT_ONCE = 1024
+"""Buffers in one `sendmsg`: Linux's IOV_MAX, and more is an error. While a peer reads slowly, thousands of `have`
+can gather."""
 
 
 class PeerWriter:
@@ -47,6 +52,7 @@ class PeerWriter:
         read_block: returns the bytes of a request; raises StorageError.
         on_failure: called once, from the writer thread, when sending is no longer possible.
         config: keep-alive interval and limits.
+        limiter: bytes per second of blocks; messages are never held up.
     """
 
     def __init__(
@@ -55,12 +61,14 @@ class PeerWriter:
         read_block: Callable[[Request], bytes],
         on_failure: Callable[[str], None],
         config: Config,
+        limiter: RateLimiter | None = None,
     ) -> None:
         """Begin with an empty outbox; `start` begins to send."""
         self._sock = sock
         self._read_block = read_block
         self._on_failure = on_failure
         self._config = config
+        self._limiter = limiter or RateLimiter()
         self._wake = Condition()
         self._messages: list[bytes] = []
         self._uploads: dict[Request, None] = {}  # an ordered set: cancelling is one look-up
@@ -69,6 +77,8 @@ class PeerWriter:
         self.am_choking = True
         self.am_interested = False
         self.uploaded = 0  # bytes of blocks sent
+        self._booked = 0  # bytes that the rate limiter has granted for the next blocks
+        self._uploads_from = 0.0  # when they may go out
         self._thread = Thread(target=self._run, name="peer-writer", daemon=True)
 
     def start(self) -> None:
@@ -145,7 +155,11 @@ class PeerWriter:
     def _run(self) -> None:
         reason = "closed"
         try:
-            while (work := self._next()) is not None:
+            while True:
+                self._book_uploads()
+                work = self._next()
+                if work is None:
+                    break
                 messages, requests = work
                 self._send_all(messages + self._blocks(requests))
                 self.uploaded += sum(request.length for request in requests)
@@ -154,26 +168,55 @@ class PeerWriter:
         except Exception as error:
             logger.exception("a writer thread failed")
             reason = repr(error)
+        self._limiter.give_back(self._booked)
         if not self._closed:
             self._on_failure(reason)
+
+    def _book_uploads(self) -> None:
+        """Book the next blocks with the rate limiter; give back what was booked for blocks since cancelled."""
+        with self._wake:
+            wanted = sum(request.length for request in self._next_uploads())
+            before, self._booked = self._booked, wanted
+        if wanted > before:
+            self._uploads_from = time.monotonic() + self._limiter.book(wanted - before)
+        elif wanted < before:
+            self._limiter.give_back(before - wanted)
 
     def _next(self) -> tuple[list[bytes], list[Request]] | None:
         """Wait for something to send; a keep-alive when nothing came for long; None at the end."""
         with self._wake:
-            if not self._wake.wait_for(self._has_work, self._config.keep_alive_interval):
+            upload_wait = self._uploads_from - time.monotonic() if self._booked else self._config.keep_alive_interval
+            if not self._wake.wait_for(self._has_work, max(0.0, upload_wait)) and not self._booked:
                 return [KeepAlive().encode()], []
             if not self._send_now and not self._uploads:
                 self._wake.wait_for(lambda: self._send_now or self._uploads or self._closed, HOLD_BACK)
             if self._closed:
                 return None
             messages, self._messages, self._send_now = self._messages, [], False
-            requests = list(self._uploads)[: self._config.upload_batch] if self._uploads else []
-            for request in requests:
-                del self._uploads[request]
+            requests = []
+            if self._booked and time.monotonic() >= self._uploads_from:
+                requests = self._next_uploads()
+                for request in requests:
+                    del self._uploads[request]
+                self._booked = 0
             return messages, requests
 
     def _has_work(self) -> bool:
-        return bool(self._messages or self._uploads or self._closed)
+        """Tell whether to stop waiting: for blocks only when none are booked yet."""
+        return bool(self._messages or self._closed or (self._uploads and not self._booked))
+
+    def _next_uploads(self) -> list[Request]:
+        """Return the blocks that go out together next, oldest first."""
+        if not self._uploads:
+            return []
+        room = self._limiter.quantum()
+        requests: list[Request] = []
+        for request in self._uploads:
+            room -= request.length
+            if requests and room < 0:
+                break
+            requests.append(request)
+        return requests
 
     def _blocks(self, requests: Iterable[Request]) -> list[bytes]:
         """Read the blocks asked for, each with its header before it."""
@@ -189,7 +232,7 @@ class PeerWriter:
         last_progress = time.monotonic()
         while views:
             try:
-                sent = self._sock.sendmsg(views)
+                sent = self._sock.sendmsg(views[:BUFFERS_AT_ONCE])
             except BlockingIOError as error:  # the send time-out: a moment to look whether to stop
                 if self._closed:
                     return

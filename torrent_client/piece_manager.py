@@ -343,9 +343,11 @@ class PieceManager:
             except ProtocolViolation:
                 for piece in received.full:  # the caller gets the error alone: nobody would verify them
                     self._abandon(piece)
+                    wasted += piece.length
                 raise
-            self.useful_bytes += useful
-            self.wasted_bytes += wasted
+            finally:
+                self.useful_bytes += useful
+                self.wasted_bytes += wasted
         return received._replace(useful=useful)
 
     def release_requests(self, peer: PeerKey) -> None:
@@ -490,7 +492,9 @@ class PieceManager:
             piece for piece in self._open.values() if piece.owner is None and len(piece.unrequested) == piece.remaining
         ]
         if idle:
-            self._abandon(min(idle, key=lambda piece: piece.block_count - piece.remaining))
+            least = min(idle, key=lambda piece: sum(piece.received))
+            self.wasted_bytes += sum(least.block_length(block) for block, come in enumerate(least.received) if come)
+            self._abandon(least)
         return bool(idle)
 
     def _choose_piece(self, key: PeerKey, peer: _Peer, depth: int) -> ActivePiece | None:
@@ -559,7 +563,7 @@ class PieceManager:
                 number in peer.in_flight
                 or block in piece.second_requesters
                 or not peer.pieces >> index & 1
-                or (piece.exclusive and not take_exclusive)
+                or (piece.exclusive and (peer.on_parole or not take_exclusive))
             ):
                 continue
             piece.second_requesters[block] = key

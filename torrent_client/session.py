@@ -12,6 +12,7 @@ from typing import Self
 from torrent_client.config import Config
 from torrent_client.download_manager import DownloadManager, DownloadOptions
 from torrent_client.listener import Listener
+from torrent_client.rate_limiter import Limits, RateLimiter
 from torrent_client.torrent_parser import TorrentFile
 from torrent_client.tracker_client import generate_peer_id
 
@@ -32,6 +33,7 @@ class Session:
         """
         self.config = config
         self.peer_id = generate_peer_id(rng)
+        self.limits = Limits(RateLimiter(config.max_download_rate), RateLimiter(config.max_upload_rate))
         self._rng = rng
         self._listener = Listener(config)
         self._torrents: list[DownloadManager] = []
@@ -47,7 +49,9 @@ class Session:
 
     def add(self, torrent: TorrentFile, options: DownloadOptions) -> DownloadManager:
         """Start a torrent."""
-        manager = DownloadManager(torrent, options, self.peer_id, self.port, self.config, self._rng)
+        manager = DownloadManager(
+            torrent, options, self.peer_id, self.port, self.config, self.limits.nested(), self._rng
+        )
         self._torrents.append(manager)
         self._listener.serve(torrent.info_hash, manager.accept)
         manager.start()

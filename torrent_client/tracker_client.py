@@ -27,7 +27,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from struct import iter_unpack
 from typing import TYPE_CHECKING, Final, NamedTuple
-from urllib.parse import quote_from_bytes, urljoin, urlsplit
+from urllib.parse import quote_from_bytes, unquote, urldefrag, urljoin, urlsplit
 
 from torrent_client import __version__
 from torrent_client.config import MAX_TRACKER_RESPONSE, Config
@@ -173,29 +173,32 @@ class TrackerClient:
         if tracker_id:
             parameters["trackerid"] = quote_from_bytes(tracker_id, safe="")
         query = "&".join(f"{name}={value}" for name, value in parameters.items())
-        return f"{self.url}{'&' if urlsplit(self.url).query else '?'}{query}"
+        url = urldefrag(self.url).url  # what follows a `#` is not sent
+        return f"{url}{'&' if urlsplit(url).query else '?'}{query}"
 
     def _get(self, url: str, time_limit: float) -> bytes:
         """Fetch a URL, following a few redirects that do not lead from the internet to a private host."""
         import requests  # here, because it costs a tenth of a second that a magnet or --peer need not pay
+        import urllib3
 
         deadline = time.monotonic() + time_limit
-        with requests.Session() as session:
-            session.headers["User-Agent"] = USER_AGENT
-            for _ in range(MAX_REDIRECTS + 1):
-                try:
-                    with self._request(session, url, deadline) as response:
-                        target = response.headers.get("Location") if response.is_redirect else None
-                        if target is None:
-                            return _body(response, deadline)
-                except requests.RequestException as error:
-                    raise TrackerError(_reason(error)) from error
-                url = _redirect(url, target)
+        for _ in range(MAX_REDIRECTS + 1):
+            try:
+                # A session each, because a server that redirects may hang up after it, and a connection is used again.
+                with requests.Session() as session, self._request(session, url, deadline) as response:
+                    target = response.headers.get("Location") if response.is_redirect else None
+                    if target is None:
+                        return _body(response, deadline)
+                    url = _redirect(url, target)
+            # Both libraries let some of the errors below them through: of names that are none, say.
+            except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+                raise TrackerError(_reason(error)) from error
         raise TrackerError(f"more than {MAX_REDIRECTS} redirects")
 
     def _request(self, session: "requests.Session", url: str, deadline: float) -> "requests.Response":
         left = max(0.1, deadline - time.monotonic())
         timeouts = min(self._config.tracker_connect_timeout, left), min(self._config.tracker_read_timeout, left)
+        session.headers["User-Agent"] = USER_AGENT
         return session.get(url, timeout=timeouts, stream=True, allow_redirects=False)
 
 
@@ -249,7 +252,8 @@ def check_tracker_url(url: str) -> None:
         raise TrackerError(f"{parts.scheme or 'no'} trackers are not supported, only http and https")
     if not host:
         raise TrackerError("the URL has no host")
-    if _is_loopback(host) and not parts.path.startswith("/announce"):
+    path = unquote(parts.path)
+    if _is_loopback(host) and (not path.startswith("/announce") or "/." in path):
         raise TrackerError("a tracker on this machine must be at /announce")
 
 
@@ -264,24 +268,29 @@ def _redirect(url: str, location: str) -> str:
 
 
 def _is_loopback(host: str) -> bool:
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost" or host.endswith(".localhost")
+    """Tell whether a host is this very machine, by whatever name: localhost, 127.1, 0.0.0.0, a public name ..."""
+    return any(address.is_loopback or address.is_unspecified for address in _addresses(host))
 
 
 def _is_private(host: str) -> bool:
     """Tell whether any address of a host is not a public one."""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
-        return False  # it cannot be reached either
-    return any(not ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).is_global for entry in found)
+    return any(not address.is_global for address in _addresses(host))
+
+
+def _addresses(host: str) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Give the addresses of a host; none for one that is not known, which cannot be reached either."""
+    with suppress(OSError, UnicodeError):  # UnicodeError: too long for a name
+        for *_, target in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM):
+            address = ipaddress.ip_address(str(target[0]).partition("%")[0])
+            mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+            yield mapped or address
 
 
 def _body(response: "requests.Response", deadline: float) -> bytes:
     """Read an answer, decompressed, up to the size limit and the deadline."""
     body = bytearray()
-    for chunk in response.iter_content(16 * 1024):
+    # `read1`, because all else waits for 16 KiB, and a byte now and then would keep us for hours.
+    while chunk := response.raw.read1(16 * 1024, decode_content=True):
         body += chunk
         if len(body) > MAX_TRACKER_RESPONSE:
             raise TrackerError(f"the answer is longer than {MAX_TRACKER_RESPONSE:,} bytes")
@@ -304,13 +313,15 @@ def _reason(error: Exception) -> str:
     while cause is not None:
         if isinstance(cause, ConnectionRefusedError):
             return "connection refused: nothing listens there"
+        if isinstance(cause, ConnectionResetError):
+            return "it hung up instead of an answer"
         if isinstance(cause, socket.gaierror):
             return "its host name is not known"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror.lower()
         cause = cause.__cause__ or cause.__context__
     text = str(error)
-    return "its host name is not known" if "resolve" in text else text[:MAX_REASON_LENGTH]
+    return "its host name is not known" if "resolve" in text else printable(text, MAX_REASON_LENGTH)
 
 
 def _peers(value: BencodeValue | None) -> Iterator[PeerAddress]:
@@ -321,8 +332,9 @@ def _peers(value: BencodeValue | None) -> Iterator[PeerAddress]:
     for entry in value:
         match entry:
             case {b"ip": bytes(host), b"port": int(port)} if 0 < port < 65_536 and 0 < len(host) < 256:
-                with suppress(UnicodeDecodeError):
-                    yield PeerAddress(host.decode("ascii"), port)
+                name = host.decode("ascii", "replace")
+                if name.isascii() and name.isprintable():
+                    yield PeerAddress(name, port)
 
 
 def _compact(value: BencodeValue | None, address_size: int) -> Iterator[PeerAddress]:

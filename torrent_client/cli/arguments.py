@@ -10,12 +10,13 @@ Lock: none.
 
 import argparse
 import ipaddress
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from torrent_client import __version__
-from torrent_client.config import MIB, Config
+from torrent_client.config import KIB, MIB, Config
 from torrent_client.tracker_client import PeerAddress
 
 DEFAULT_COMMAND = "get"
@@ -70,7 +71,14 @@ def build_parser() -> argparse.ArgumentParser:
     _add_output_options(verify)
     demo = commands.add_parser("demo", help="an offline swarm: one tracker, three seeders, one download")
     demo.add_argument(
-        "--size", type=_mebibytes, default=256 * MIB, metavar="MIB", help="MiB of made-up data (default: 256)"
+        "--size", type=_mebibytes, default=128 * MIB, metavar="MIB", help="MiB of made-up data (default: 128)"
+    )
+    demo.add_argument(
+        "--rate",
+        type=parse_rate,
+        default=8 * MIB,
+        metavar="RATE",
+        help="bytes per second that each seeder gives, so that there is something to see; 0 for all (default: 8M)",
     )
     _add_output_options(demo)
     completion = commands.add_parser("completion", help="print a completion script for the shell")
@@ -105,6 +113,14 @@ def _add_download_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"connections at most (default: {defaults.max_peers})",
     )
+    for direction, verb in (("download", "take"), ("upload", "give")):
+        peers.add_argument(
+            f"--max-{direction}-rate",
+            type=parse_rate,
+            default=0.0,
+            metavar="RATE",
+            help=f"bytes per second to {verb} at most, such as 500K or 2M (default: no limit)",
+        )
     how = parser.add_argument_group("what to do")
     how.add_argument("--sequential", action="store_true", help="get the pieces in order, for playing while it comes")
     how.add_argument("--seed", action="store_true", help="go on sending to others when complete, until Ctrl-C")
@@ -147,6 +163,21 @@ def parse_peer(text: str) -> PeerAddress:
         except ValueError as error:
             raise argparse.ArgumentTypeError(f"{text!r} has no IPv6 address in brackets") from error
     return PeerAddress(host, int(port))
+
+
+def parse_rate(text: str) -> float:
+    """Read bytes per second: a number, and K, M or G for KiB, MiB or GiB; 0 for no limit.
+
+    Raises:
+        argparse.ArgumentTypeError: it is something else, or below 1K, at which nothing would work.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)", text.strip().upper())
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate, such as 500K or 2M")
+    rate = float(match[1]) * {"": 1, "K": KIB, "M": MIB, "G": KIB * MIB}[match[2]]
+    if 0 < rate < KIB:
+        raise argparse.ArgumentTypeError(f"{text!r} is below 1K bytes per second")
+    return rate
 
 
 def _add_torrent(parser: argparse.ArgumentParser) -> None:

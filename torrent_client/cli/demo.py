@@ -46,7 +46,7 @@ def demo(options: Namespace) -> int:
         _say(options, f"making {format_size(options.size)} of random data and a torrent of it")
         torrent_path = _make_torrent(folder, options.size, tracker.announce_url)
         _say(options, f"tracker at {tracker.announce_url}; starting {SEEDERS} seeders")
-        with _seeders(folder, torrent_path):
+        with _seeders(folder, torrent_path, options.rate):
             _wait_for_seeders(tracker, TorrentFile.from_file(torrent_path))
             flags = [flag for flag in ("json", "quiet", "verbose") if getattr(options, flag)]
             code = get(
@@ -83,10 +83,11 @@ def _make_torrent(folder: Path, size: int, announce_url: str) -> Path:
 
 
 @contextmanager
-def _seeders(folder: Path, torrent_path: Path) -> Iterator[None]:
+def _seeders(folder: Path, torrent_path: Path, rate: float) -> Iterator[None]:
     """Run the seeding processes inside the block."""
     main = Path(__file__).parents[2] / "main.py"
-    command = [sys.executable, str(main), str(torrent_path), "-o", str(folder / "seed"), "--seed", "-q", "--port", "0"]
+    command = [sys.executable, str(main), str(torrent_path), "-o", str(folder / "seed"), "--seed", "-q"]
+    command += ["--port", "0", "--max-upload-rate", f"{rate:.0f}"]
     processes = [
         subprocess.Popen([*command, "--state-dir", str(folder / f"state-{number}")]) for number in range(SEEDERS)
     ]
@@ -122,4 +123,4 @@ def _compare(options: Namespace, folder: Path) -> None:
     same = filecmp.cmp(folder / "seed" / FILE_NAME, folder / "download" / FILE_NAME, shallow=False)
     if not same:
         raise TorrentError("the downloaded file differs from the original")
-    _say(options, "the downloaded file equals the original, byte for byte")
+    _say(options, "the downloaded file equals the original, byte for byte; all files of the demo are deleted again")

@@ -61,7 +61,13 @@ def get(options: Namespace) -> int:
     torrent = TorrentFile.from_file(options.torrent)
     for renamed in torrent.renamed:
         logging.getLogger(__name__).info("%s", printable(str(renamed)))
-    config = Config(listen_port=options.port, max_peers=options.max_peers, stop_after_idle=options.stop_timeout)
+    config = Config(
+        listen_port=options.port,
+        max_peers=options.max_peers,
+        stop_after_idle=options.stop_timeout,
+        max_download_rate=options.max_download_rate,
+        max_upload_rate=options.max_upload_rate,
+    )
     choices = DownloadOptions(
         output=options.output,
         state_directory=options.state_dir or default_state_directory(),
