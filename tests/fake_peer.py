@@ -366,3 +366,17 @@ def serving(*scripts: Script) -> Iterator[list[FakeServer]]:
     """Run a server for each script for the length of a `with` block."""
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(FakeServer(script)) for script in scripts]
+
+
+@contextlib.contextmanager
+def black_hole() -> Iterator[PeerAddress]:
+    """Give an address that answers no connection attempt: a listener whose queue is full and stays so."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.bind((LOOPBACK, 0))
+        server.listen(0)
+        for _ in range(4):  # the queue takes one or two
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        yield PeerAddress(LOOPBACK, server.getsockname()[1])

@@ -152,7 +152,6 @@ def test_a_state_with_another_number_of_pieces_is_ignored(place: Place) -> None:
         {"completed": "-1"},
         {"completed": "x"},
         {"completed": 5},
-        {"completed": None},
         {"completed": ["0"]},
         {"files": 5},
         {"files": [["a", 1]]},

@@ -231,7 +231,7 @@ def torrent_name(path: Path) -> str:
         StorageError: `.` or `..`, which have to be looked up, does not exist.
     """
     try:
-        name = path.name if path.name not in ("", "..") else path.resolve(strict=True).name
+        name = path.name if path.name not in ("", "..") else os.path.basename(os.path.realpath(path, strict=True))
     except OSError as error:
         raise StorageError(f"cannot read {error.filename or path}: {error.strerror}") from error
     if not name:
@@ -262,7 +262,7 @@ def find_content(path: Path, exclude: Sequence[str] = (), *, leave_out: Path | N
     search = _Search(exclude, leave_out.resolve() if leave_out else None)
     name = torrent_name(path)
     try:
-        root = path.resolve(strict=True)
+        root = Path(os.path.realpath(path, strict=True))
         status = root.stat()
         is_directory = stat.S_ISDIR(status.st_mode)
         if is_directory:

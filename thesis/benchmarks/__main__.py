@@ -19,6 +19,7 @@ from thesis.benchmarks.seeders import SEEDERS
 from thesis.benchmarks.torrents import parse_size
 
 MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - the figures are to be without a disk
+WIDTH = 120  # characters of a table that goes to a file or a pipe
 SPARE = 512 << 20  # bytes to leave free beside the payload and its copy
 
 
@@ -80,7 +81,8 @@ def main() -> int:
     """Run the chosen case and print its tables."""
     arguments = parse_arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave no helper behind
-    console, progress = Console(), Console(stderr=True, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    progress = Console(stderr=True, highlight=False)
     place = arguments.dir or roomy_directory(arguments.size)
     options = Options(arguments.size, arguments.piece_length, arguments.seeders, arguments.seeder, arguments.names)
     if reason := SEEDERS[options.seeder].missing():

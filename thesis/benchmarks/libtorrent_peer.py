@@ -43,7 +43,7 @@ SEEDER: dict[str, object] = {
     "send_buffer_watermark_factor": 150,  # percent of the upload rate
 }
 #: Leeching, pread took 0.39 s for 256 MiB, mmap 0.49 s (and 300 MiB resident), posix 0.66 s. Seeding, posix
-#: (no disk threads to wake) cost 0.20 s of CPU, pread and mmap 0.35 s. libtorrent 2.0 has no pread: default.
+#: (no disk threads to wake) cost 0.20 s of CPU, pread 0.34 s. libtorrent 2.0 has no pread: its default.
 BEST_DISK = {"leech": "pread", "seed": "posix"}
 
 

@@ -38,7 +38,7 @@ class Table:
         """Print it as plain text."""
         table = RichTable(title=self.title, caption=self.note or None, box=SIMPLE_HEAD)
         for number, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if number else "left", overflow="fold")
+            table.add_column(column, justify="right" if number else "left", no_wrap=not number, overflow="fold")
         for row in self.rows:
             table.add_row(*row)
         console.print(table)

@@ -1,0 +1,324 @@
+"""The sending half of a connection: order, holding back, cancelling, and peers that do not read."""
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fake_peer import FakePeer
+from tests.support import payload, wait_until
+from torrent_client import peer_writer
+from torrent_client.config import Config
+from torrent_client.errors import StorageError
+from torrent_client.peer_writer import PeerWriter
+from torrent_client.protocol.messages import (
+    Choke,
+    Have,
+    Interested,
+    KeepAlive,
+    NotInterested,
+    Piece,
+    Request,
+    Unchoke,
+)
+
+BLOCK = 1000
+A, B, C, D = (Request(index, 0, BLOCK) for index in range(4))
+
+
+def block(request: Request) -> bytes:
+    """Return the bytes of a request."""
+    return payload(request.length, seed=request.piece_index)
+
+
+def answer(request: Request) -> Piece:
+    """Return the message that a request is answered with."""
+    return Piece(request.piece_index, request.begin, block(request))
+
+
+class Rig:
+    """A writer, and the peer that it writes to.
+
+    Attributes:
+        gate: while it is clear, the writer is held where it reads a block.
+        held: the writer waits at the gate.
+    """
+
+    def __init__(self) -> None:
+        near, far = socket.socketpair()
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 20_000))
+        self.near = near
+        self.peer = FakePeer(far)
+        self.failures: list[str] = []
+        self.gate, self.held = threading.Event(), threading.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+        self.writer: PeerWriter | None = None
+
+    def start(self, config: Config | None = None) -> PeerWriter:
+        """Start the writer."""
+        self.writer = PeerWriter(self.near, self.read_block, self.failures.append, config or Config())
+        self.writer.start()
+        return self.writer
+
+    def start_held(self) -> PeerWriter:
+        """Start a writer that unchokes, and hold it in the middle of the upload of A."""
+        self.gate.clear()
+        writer = self.start()
+        writer.send_message(Unchoke())
+        assert self.peer.next_message() == Unchoke()
+        writer.upload(A)
+        assert self.held.wait(5)
+        return writer
+
+    def read_block(self, request: Request) -> bytes:
+        """Return a block, when the gate is open."""
+        self.held.set()
+        assert self.gate.wait(5)
+        if self.error:
+            raise self.error
+        return block(request)
+
+    def receive(self, count: int) -> list[object]:
+        """Return the next messages that the peer gets."""
+        return [self.peer.next_message() for _ in range(count)]
+
+    def close(self) -> None:
+        """End the writer as a connection does."""
+        self.gate.set()
+        if self.writer:
+            self.writer.close()
+            with contextlib.suppress(OSError):  # closed by the test
+                self.near.shutdown(socket.SHUT_RDWR)
+            self.writer.join()
+        self.near.close()
+        self.peer.close()
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    """Return a rig that is closed at the end."""
+    rig = Rig()
+    yield rig
+    rig.close()
+
+
+# --- order ------------------------------------------------------------------------------------------------
+
+
+def test_messages_arrive_in_order(rig: Rig) -> None:
+    """Encoded ones and others alike."""
+    writer = rig.start()
+    writer.send_message(Interested())
+    writer.send(A.encode() + B.encode())
+    writer.send_message(Have(7))
+    assert rig.receive(4) == [Interested(), A, B, Have(7)]
+
+
+def test_blocks_arrive_in_the_order_of_their_requests(rig: Rig) -> None:
+    """And their bytes are counted."""
+    writer = rig.start(Config(upload_batch=2))
+    for request in (C, A, D, B):
+        writer.upload(request)
+    assert rig.receive(4) == [answer(request) for request in (C, A, D, B)]
+    wait_until(lambda: writer.uploaded == 4 * BLOCK)
+
+
+def test_messages_go_before_blocks(rig: Rig) -> None:
+    """A `have` or a request must not wait behind megabytes of uploads."""
+    writer = rig.start_held()
+    writer.upload(B)
+    writer.upload(C)
+    writer.send_message(Have(7))
+    rig.gate.set()
+    assert rig.receive(4) == [answer(A), Have(7), answer(B), answer(C)]
+
+
+def test_a_block_that_is_asked_for_twice_is_sent_once(rig: Rig) -> None:
+    """Repeating requests does not multiply what we send."""
+    writer = rig.start_held()
+    assert [writer.upload(request) for request in (B, B, C, B)] == [1, 1, 2, 2]
+    rig.gate.set()
+    assert rig.receive(3) == [answer(A), answer(B), answer(C)]
+    writer.send_message(Have(1))
+    assert rig.receive(1) == [Have(1)]
+
+
+def test_thousands_of_messages_are_sent(rig: Rig) -> None:
+    """A slow upload holds the writer up while we complete pieces: the kernel takes 1,024 buffers a call."""
+    writer = rig.start_held()
+    for index in range(5000):
+        writer.send_message(Have(index), may_wait=True)
+    rig.gate.set()
+    assert rig.receive(5001) == [answer(A), *map(Have, range(5000))]
+    assert not rig.failures
+
+
+def test_large_blocks_survive_small_socket_buffers(rig: Rig) -> None:
+    """Sends that the kernel takes in part go on where they stopped."""
+    rig.near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    writer = rig.start()
+    requests = [Request(index, 0, 50_000 + index) for index in range(40)]
+    for request in requests:
+        writer.upload(request)
+    assert rig.receive(40) == [answer(request) for request in requests]
+
+
+# --- flags ------------------------------------------------------------------------------------------------
+
+
+def test_flags_are_told_when_they_change(rig: Rig) -> None:
+    """Both begin as BEP 3 says, choking and not interested; repetition is left out."""
+    writer = rig.start()
+    assert (writer.am_choking, writer.am_interested) == (True, False)
+    for message in (Choke(), NotInterested(), Unchoke(), Interested(), Choke(), NotInterested()):
+        writer.send_message(message)
+        writer.send_message(message)
+    assert rig.receive(4) == [Unchoke(), Interested(), Choke(), NotInterested()]
+    assert (writer.am_choking, writer.am_interested) == (True, False)
+
+
+def test_choking_drops_what_was_asked(rig: Rig) -> None:
+    """BEP 3: a choked peer asks again when it is unchoked."""
+    writer = rig.start_held()
+    writer.upload(B)
+    writer.upload(C)
+    writer.send_message(Choke())
+    rig.gate.set()
+    assert rig.receive(2) == [answer(A), Choke()]
+    writer.send_message(Unchoke())
+    writer.upload(D)
+    assert rig.receive(2) == [Unchoke(), answer(D)]
+
+
+def test_a_cancelled_block_is_not_sent(rig: Rig) -> None:
+    """Unless it is on its way already; cancelling what was never asked for is nothing."""
+    writer = rig.start_held()
+    writer.upload(B)
+    writer.upload(C)
+    writer.cancel(B)
+    writer.cancel(A)
+    writer.cancel(D)
+    rig.gate.set()
+    assert rig.receive(2) == [answer(A), answer(C)]
+
+
+# --- waiting ----------------------------------------------------------------------------------------------
+
+
+def test_what_may_wait_goes_out_in_a_moment(rig: Rig) -> None:
+    """Held back, together with what comes meanwhile, and then sent by itself."""
+    writer = rig.start()
+    for index in range(3):
+        writer.send_message(Have(index), may_wait=True)
+    assert rig.receive(3) == [Have(0), Have(1), Have(2)]
+
+
+@pytest.mark.parametrize("urgent", ["message", "block"])
+def test_what_may_wait_goes_with_the_next_that_may_not(rig: Rig, monkeypatch: pytest.MonkeyPatch, urgent: str) -> None:
+    """It never delays anything, and goes out in the same call."""
+    monkeypatch.setattr(peer_writer, "HOLD_BACK", 60.0)
+    writer = rig.start()
+    writer.send_message(Have(1), may_wait=True)
+    if urgent == "message":
+        writer.send_message(Interested())
+        assert rig.receive(2) == [Have(1), Interested()]
+    else:
+        writer.upload(A)
+        assert rig.receive(2) == [Have(1), answer(A)]
+
+
+def test_closing_waits_for_nothing_that_is_held_back(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that holds back a message ends at once."""
+    monkeypatch.setattr(peer_writer, "HOLD_BACK", 60.0)
+    writer = rig.start()
+    writer.send_message(Have(1), may_wait=True)
+    begin = time.monotonic()
+    rig.close()
+    assert time.monotonic() - begin < 1
+
+
+def test_silence_is_broken_by_keep_alives(rig: Rig) -> None:
+    """Nothing to say for long: four zero bytes, again and again; what there is to say takes their place."""
+    writer = rig.start(Config(keep_alive_interval=0.05))
+    assert rig.receive(2) == [KeepAlive(), KeepAlive()]
+    writer.send_message(Interested())
+    assert Interested() in rig.receive(3)
+
+
+# --- peers that do not read, and other ends ---------------------------------------------------------------
+
+
+def test_a_peer_that_reads_nothing_is_given_up(rig: Rig) -> None:
+    """After the idle time-out, told once: what it owes us goes to others."""
+    writer = rig.start(Config(idle_timeout=0.2))
+    for index in range(50):
+        writer.upload(Request(index, 0, 100_000))
+    wait_until(lambda: bool(rig.failures))
+    assert rig.failures == ["it reads nothing any more"]
+
+
+def test_a_peer_that_reads_slowly_is_not_given_up(rig: Rig) -> None:
+    """Any progress counts: five times the time-out passes in all."""
+    rig.near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    writer = rig.start(Config(idle_timeout=0.2))
+    request = Request(0, 0, 100_000)
+    writer.upload(request)
+    data = b""
+    while len(data) < 13 + request.length:
+        time.sleep(0.1)  # the slow peer itself
+        data += rig.peer.sock.recv(10_000)
+    assert data == answer(request).encode()
+    assert not rig.failures
+
+
+def test_closing_wakes_a_writer_that_is_stuck(rig: Rig) -> None:
+    """The connection's `shutdown` ends a send that waits for the peer; nobody is told of a failure."""
+    writer = rig.start()
+    for index in range(50):
+        writer.upload(Request(index, 0, 100_000))
+    wait_until(lambda: len(writer._uploads) < 50)
+    begin = time.monotonic()
+    rig.close()
+    assert time.monotonic() - begin < 1
+    assert not rig.failures
+
+
+def test_a_peer_that_has_gone_is_told_of_once(rig: Rig) -> None:
+    """By the first send that fails."""
+    writer = rig.start()
+    rig.peer.close()
+    writer.send_message(Interested())
+    wait_until(lambda: bool(rig.failures))
+    writer.send_message(Have(1))
+    assert len(rig.failures) == 1
+
+
+def test_a_disk_that_fails_ends_the_connection(rig: Rig) -> None:
+    """With the disk's reason."""
+    rig.error = StorageError("cannot read x: the disk reports an error")
+    rig.start().upload(A)
+    wait_until(lambda: bool(rig.failures))
+    assert rig.failures == ["cannot read x: the disk reports an error"]
+
+
+def test_a_bug_in_the_writer_is_logged_and_ends_the_connection(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """With a traceback: it does not die silently."""
+    rig.error = ZeroDivisionError("oops")
+    rig.start().upload(A)
+    wait_until(lambda: bool(rig.failures))
+    assert rig.failures == ["ZeroDivisionError('oops')"]
+    assert "Traceback" in caplog.text
+
+
+def test_a_writer_that_never_started_can_be_joined() -> None:
+    """A connection that fails early has one."""
+    near, far = socket.socketpair()
+    with near, far:
+        writer = PeerWriter(near, block, print, Config())
+        writer.close()
+        writer.join()
