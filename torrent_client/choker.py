@@ -64,8 +64,9 @@ NEW_PEER_TICKETS: Final = 3
 """Chance of a new peer in a draw, where a waiting one has 1: it has nothing to trade yet. BEP 3."""
 
 INCUMBENT_BONUS: Final = 1.25
-"""How many times faster a choked peer must send to take a regular slot from an unchoked one: rates over five
-seconds waver by some 20 %. Transmission prefers the unchoked of two equals."""
+"""How many times faster than a regular peer another must send to take its slot: rates over five seconds waver
+by some 10 to 20 %, and ten equal peers would be exchanged each round. Transmission prefers the unchoked of
+two equals."""
 
 MIN_SLOTS: Final = 4
 """Peers unchoked at once on any link. BEP 3: four."""
@@ -126,6 +127,7 @@ class _Known:
     unchoked_at: float | None = None
     uploaded_before: int = 0  # to it, before its turn
     had_turn: bool = False
+    is_regular: bool = False  # it holds its slot by what it sends us
 
     @property
     def is_unchoked(self) -> bool:
@@ -157,7 +159,7 @@ class _Known:
         """Return what its claim to a regular slot is worth, in bytes/s; 0 for none."""
         if self.view.snubs_us:
             return 0.0
-        return self.view.download_rate * (INCUMBENT_BONUS if self.is_unchoked else 1.0)
+        return self.view.download_rate * (INCUMBENT_BONUS if self.is_regular else 1.0)
 
     def unchoke(self, now: float) -> None:
         """Begin its turn."""
@@ -169,6 +171,7 @@ class _Known:
         """End its turn."""
         self.unchoked_at = None
         self.waiting_since = now
+        self.is_regular = False
 
 
 class Choker:
@@ -256,6 +259,8 @@ class Choker:
     def _claims_to_a_leecher(self, wanting: list[_Known], others: list[_Known], now: float) -> Iterator[_Known]:
         """Yield who earned a slot, whose optimistic turn is not over, who waits, and whose turn is over."""
         regular = self._regular(wanting, now)
+        for peer in wanting:
+            peer.is_regular = peer in regular
         yield from (peer for peer in regular if peer in others)
         others = [peer for peer in others if peer not in regular]
         holders = sorted((peer for peer in others if peer.is_unchoked), key=lambda peer: peer.held_for(now))

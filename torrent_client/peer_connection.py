@@ -121,8 +121,6 @@ class PeerConnection:
             self._sock.connect(target)
         except OSError as error:
             raise PeerDisconnected(f"cannot connect: {error.strerror or error}") from error
-        except UnicodeError as error:  # what a tracker calls a host name need not be one
-            raise PeerDisconnected("cannot connect: that is no host name") from error
         except UnicodeError as error:
             raise PeerDisconnected("cannot connect: its name is none that a host can have") from error
 

@@ -594,6 +594,7 @@ class PieceManager:
         for loser in losers:
             self._peers[loser].in_flight.pop(piece.index * self._blocks_per_piece + block)
             self._peers[loser].late_answers += 1
+            self._hungry.add(loser)  # no block of its own will remind the caller to ask it again
             cancels.append((loser, Cancel(piece.index, block * BLOCK_SIZE, piece.block_length(block))))
         if block in piece.unrequested:
             piece.unrequested.remove(block)
