@@ -20,9 +20,9 @@ the first `slots` of it are unchoked:
                4. waits, by lot (optimistic)                     4. has used up its turn
                5. has its slot for longer
 
-A peer that sends us nothing never has a regular slot, nor has one that snubs us. All slots that are not
-earned are optimistic, then: the fewer good peers we have, the harder we look for others. That is BEP 3's
-anti-snubbing, and in a swarm where nobody sends us anything it is a fair round of turns.
+A peer that has sent us nothing for two rounds has no claim to a regular slot: it has nothing for us, it
+rides free, or it *snubs* us. All slots that nobody earns are optimistic, then: the fewer good peers we have,
+the harder we look for others. That is BEP 3's anti-snubbing; where nobody sends us anything, all take turns.
 
 No *fibrillation*: TCP needs seconds to get up to speed, so who is unchoked stays so for a round at least
 unless it loses interest, and who is choked stays so for a round, even beside a free slot.
@@ -63,9 +63,13 @@ takes part in two draws at least, while a stream of newcomers cannot shut out th
 NEW_PEER_TICKETS: Final = 3
 """Chance of a new peer in a draw, where a waiting one has 1: it has nothing to trade yet. BEP 3."""
 
+MEASURED_ROUNDS: Final = 2
+"""Rounds during which what a peer sent us counts: 20 s, Mainline's `max_rate_period`. A peer that has sent
+nothing for so long snubs us; BEP 3 waits a minute for that, Mainline 30 s, libtorrent 20 s."""
+
 INCUMBENT_BONUS: Final = 1.25
-"""How many times faster than a regular peer another must send to take its slot: rates over five seconds waver
-by some 10 to 20 %, and ten equal peers would be exchanged each round. Transmission prefers the unchoked of
+"""How many times faster than a regular peer another must send to take its slot: rates waver, and
+without it equal peers would be exchanged each round. Transmission prefers the unchoked of
 two equals."""
 
 MIN_SLOTS: Final = 4
@@ -103,18 +107,14 @@ class PeerView:
     Attributes:
         key: the peer; a new connection is a new key.
         interested: it wants something from us.
-        download_rate: bytes/s it sends us, smoothed.
-        upload_rate: bytes/s we send it, smoothed.
-        uploaded: bytes we have sent it in all.
-        snubs_us: it lets us request and sends nothing (for the request timeout, 20 s).
+        downloaded: bytes of blocks it has sent us in all.
+        uploaded: bytes of blocks we have sent it in all.
     """
 
     key: Hashable
     interested: bool
-    download_rate: float = 0.0
-    upload_rate: float = 0.0
+    downloaded: int = 0
     uploaded: int = 0
-    snubs_us: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -124,8 +124,11 @@ class _Known:
     view: PeerView
     since: float  # when we first saw it
     waiting_since: float  # when it lost its slot, else when we first saw it
+    downloaded_before: int  # until the last round
+    uploaded_before: int
+    received: tuple[int, ...] = (0,) * MEASURED_ROUNDS  # bytes in each of the last rounds
     unchoked_at: float | None = None
-    uploaded_before: int = 0  # to it, before its turn
+    uploaded_before_turn: int = 0
     had_turn: bool = False
     is_regular: bool = False  # it holds its slot by what it sends us
 
@@ -153,18 +156,23 @@ class _Known:
 
     def used_up_turn(self, now: float) -> bool:
         """Tell whether it got from a seed what one gets at a time."""
-        return self.held_for(now) >= SEED_TURN or self.view.uploaded - self.uploaded_before >= SEED_QUOTA
+        return self.held_for(now) >= SEED_TURN or self.view.uploaded - self.uploaded_before_turn >= SEED_QUOTA
+
+    def measure(self) -> int:
+        """Take note of what it sent us since the last round; return what we sent it."""
+        sent = self.view.uploaded - self.uploaded_before
+        self.received = (self.view.downloaded - self.downloaded_before, *self.received[:-1])
+        self.downloaded_before, self.uploaded_before = self.view.downloaded, self.view.uploaded
+        return sent
 
     def merit(self) -> float:
-        """Return what its claim to a regular slot is worth, in bytes/s; 0 for none."""
-        if self.view.snubs_us:
-            return 0.0
-        return self.view.download_rate * (INCUMBENT_BONUS if self.is_regular else 1.0)
+        """Return what its claim to a regular slot is worth: bytes that we owe it, as it were."""
+        return sum(self.received) * (INCUMBENT_BONUS if self.is_regular else 1.0)
 
     def unchoke(self, now: float) -> None:
         """Begin its turn."""
         self.unchoked_at = now
-        self.uploaded_before = self.view.uploaded
+        self.uploaded_before_turn = self.view.uploaded
         self.had_turn = True
 
     def choke(self, now: float) -> None:
@@ -207,8 +215,7 @@ class Choker:
         self._meet(peers, now)
         is_round = now - self._last_round >= ROUND
         if is_round:
-            self._last_round = now
-            self._count_slots(now)
+            self._measure(now)
         chosen = list(islice(self._claims(now, seeding=seeding, is_round=is_round), self.slots))
         chosen += self._idle()[: self.slots - len(chosen)]
         self._settle(set(chosen), now)
@@ -218,15 +225,17 @@ class Choker:
 
     def _meet(self, views: Sequence[PeerView], now: float) -> None:
         """Take the new snapshots; forget who has left."""
-        before = self._peers
-        self._peers = {view.key: before.get(view.key) or _Known(view, now, now) for view in views}
+        before, self._peers = self._peers, {}
         for view in views:
-            self._peers[view.key].view = view
+            known = before.get(view.key) or _Known(view, now, now, view.downloaded, view.uploaded)
+            known.view = view
+            self._peers[view.key] = known
 
-    def _count_slots(self, now: float) -> None:
-        """Follow the link's speed; nobody is choked too early for it."""
-        rate = sum(peer.view.upload_rate for peer in self._peers.values())
-        self._link_rate = max(rate, self._link_rate * LINK_MEMORY)
+    def _measure(self, now: float) -> None:
+        """Begin a round: see what came and went, and how many slots the link is worth."""
+        sent = sum(peer.measure() for peer in self._peers.values())
+        self._link_rate = max(sent / (now - self._last_round), self._link_rate * LINK_MEMORY)
+        self._last_round = now
         secure = sum(peer.is_secure(now) for peer in self._peers.values())
         self.slots = max(secure, slots_for(self._link_rate, self._min_slots, self._max_slots))
 
@@ -271,7 +280,7 @@ class Choker:
     def _regular(self, wanting: list[_Known], now: float) -> list[_Known]:
         """Return those who earn a slot by what they send us, the best first."""
         places = self.slots - max(1, self.slots // SLOTS_PER_OPTIMISTIC)
-        earning = [peer for peer in wanting if peer.merit() > 0 and (peer.is_unchoked or peer.may_begin(now))]
+        earning = [peer for peer in wanting if peer.merit() and (peer.is_unchoked or peer.may_begin(now))]
         return sorted(earning, key=_Known.merit, reverse=True)[: max(0, places)]
 
     def _by_lot(self, waiting: list[_Known], now: float) -> Iterator[_Known]:
@@ -292,7 +301,7 @@ class Choker:
     def _idle(self) -> list[_Known]:
         """Return the unchoked peers that want nothing, those that send us most first."""
         idle = [peer for peer in self._peers.values() if peer.is_unchoked and not peer.view.interested]
-        return sorted(idle, key=lambda peer: peer.view.download_rate, reverse=True)
+        return sorted(idle, key=_Known.merit, reverse=True)
 
 
 def slots_for(link_rate: float, least: int = MIN_SLOTS, most: int = MAX_SLOTS) -> int:

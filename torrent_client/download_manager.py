@@ -14,9 +14,9 @@ the requests into its outbox; the block comes with others in one `recv`, `receiv
 its piece; the worker sends the next requests *first*, so that the line stays busy, and hands a piece that
 became full to a verifier *after* that.
 
-Spec: BEP 3, BEP 10; the guide's Tasks 11, 14 and 15.
+Spec: BEP 3, 6, 10; the guide's Tasks 11, 14 and 15.
 Thread: housekeeping (one a torrent), peers' workers, verifiers; public methods from any thread.
-Lock: none; the parts have theirs.
+Lock: `_choker_lock`, a leaf, around the choker's decision; the parts have theirs.
 """
 
 import logging
@@ -28,14 +28,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import IPv4Address
 from pathlib import Path
-from threading import BoundedSemaphore, Event, Thread
+from threading import BoundedSemaphore, Event, Lock, Thread
 from typing import Any, Final
 
 from torrent_client import __version__
 from torrent_client.active_piece import ActivePiece
 from torrent_client.announcer import Announcer
 from torrent_client.bitfield import Bitfield
+from torrent_client.choker import Choker, PeerView
 from torrent_client.config import MAX_MESSAGE_LENGTH, Config
 from torrent_client.errors import (
     DownloadStalled,
@@ -50,6 +52,7 @@ from torrent_client.peer_connection import PeerConnection
 from torrent_client.piece_manager import PieceManager
 from torrent_client.protocol import messages
 from torrent_client.protocol.extensions import EXTENDED_HANDSHAKE_ID, ExtendedHandshake
+from torrent_client.protocol.fast_set import SET_SIZE, allowed_fast_set
 from torrent_client.rate_limiter import Limits
 from torrent_client.resume import ResumeFile
 from torrent_client.smart_ban import SmartBan
@@ -145,6 +148,8 @@ class DownloadManager:
         self._resume = ResumeFile(state_directory, torrent, options.output) if state_directory else None
         self._resume_error: str | None = None
         self._smart_ban = SmartBan()
+        self._choker = Choker(rng, slots=config.upload_slots)
+        self._choker_lock = Lock()
         self._verifier = ThreadPoolExecutor(1, thread_name_prefix="verifier")
         self._verifier_slots = BoundedSemaphore(max(1, config.verifier_backlog // torrent.piece_length))
         self._housekeeping = Thread(target=self._run, name="housekeeping", daemon=True)
@@ -275,6 +280,7 @@ class DownloadManager:
             self.swarm.dial()
             self._time_out(now)
             self._feed_hungry(now)
+            self._rechoke()
             if self._download.last_second:
                 last_bytes = now
             self._give_up_if_idle(now - last_bytes)
@@ -380,6 +386,7 @@ class DownloadManager:
             sock=sock,
             remote_handshake=remote,
             extensions=True,
+            fast=True,
             max_message_length=max(MAX_MESSAGE_LENGTH, self.torrent.piece_count // 8 + 2),
             read_block=self._read_block,
             limits=self.limits,
@@ -390,7 +397,7 @@ class DownloadManager:
         """Give what a peer leaves behind, its blocks and its upload slot, to others."""
         if peer:
             self.pieces.remove_peer(peer)
-            self._fill_upload_slots()
+            self._rechoke()
             self._feed_hungry(self._clock())
 
     # --- messages, on the peer's worker ------------------------------------------------------------------
@@ -398,10 +405,15 @@ class DownloadManager:
     def _on_joined(self, peer: Peer) -> None:
         """Say who we are and what we have, before anything else."""
         self.pieces.add_peer(peer)
+        self.pieces.peer_choked(peer, keeps_requests=False)  # every connection begins choked (BEP 3)
         connection = peer.connection
         assert connection.remote is not None
-        if self.pieces.complete_count:
+        if connection.fast and self.pieces.is_complete:
+            connection.send(messages.HaveAll())
+        elif self.pieces.complete_count:
             connection.send(messages.BitfieldMessage(self.pieces.bitfield.to_bytes()))
+        elif connection.fast:
+            connection.send(messages.HaveNone())
         if connection.remote.supports_extensions:
             hello = ExtendedHandshake(client=CLIENT_NAME, port=self._port or None, request_queue=self._config.reqq)
             connection.send(messages.Extended(EXTENDED_HANDSHAKE_ID, hello.encode()))
@@ -436,23 +448,23 @@ class DownloadManager:
             self._verify_soon(piece)
 
     def _on_choke(self, peer: Peer, _message: messages.Choke) -> None:
-        """The peer forgets what we asked for, so that others may be asked."""
+        """The peer forgets what we asked for, so that others may be asked; with BEP 6 it says so for each."""
         peer.connection.peer_choking = True
-        self.pieces.release_requests(peer)
+        self.pieces.peer_choked(peer, keeps_requests=peer.connection.fast)
         self._feed_hungry(self._clock())
 
     def _on_unchoke(self, peer: Peer, _message: messages.Unchoke) -> None:
         peer.connection.peer_choking = False
+        self.pieces.peer_unchoked(peer)
         self._request_more(peer, self._clock())
 
     def _on_interested(self, peer: Peer, _message: messages.Interested) -> None:
         peer.connection.peer_interested = True
-        self._fill_upload_slots()
+        self._rechoke()
 
     def _on_not_interested(self, peer: Peer, _message: messages.NotInterested) -> None:
         peer.connection.peer_interested = False
-        peer.connection.send(messages.Choke())
-        self._fill_upload_slots()
+        self._rechoke()
 
     def _on_have(self, peer: Peer, message: messages.Have) -> None:
         if self.pieces.peer_has(peer, message.piece_index):
@@ -460,11 +472,43 @@ class DownloadManager:
 
     def _on_bitfield(self, peer: Peer, message: messages.BitfieldMessage) -> None:
         """Take a bitfield at any time: some clients send it late, or twice."""
-        bitfield = Bitfield.from_bytes(message.bits, self.torrent.piece_count)
+        self._on_pieces(peer, Bitfield.from_bytes(message.bits, self.torrent.piece_count))
+
+    def _on_have_all(self, peer: Peer, _message: messages.HaveAll) -> None:
+        self._on_pieces(peer, Bitfield.full(self.torrent.piece_count))
+
+    def _on_have_none(self, peer: Peer, _message: messages.HaveNone) -> None:
+        self._on_pieces(peer, Bitfield(self.torrent.piece_count))
+
+    def _on_pieces(self, peer: Peer, bitfield: Bitfield) -> None:
+        """The peer has said which pieces it has; one that has next to none may have some of ours at once."""
+        if len(bitfield) < SET_SIZE:
+            self._allow_fast(peer)
         if self.pieces.peer_has_all(peer, bitfield.bits):
             self._on_new_pieces(peer)
         elif bitfield.complete and self.pieces.is_complete:
             raise PeerDisconnected("both of us have everything")
+
+    def _allow_fast(self, peer: Peer) -> None:
+        """Tell a newcomer which pieces it may have while we choke it (BEP 6); known for IPv4 only."""
+        try:
+            address = IPv4Address(peer.connection.address.host)
+        except ValueError:
+            return
+        if peer.connection.fast:
+            for index in allowed_fast_set(address, self.torrent.info_hash, self.torrent.piece_count):
+                if self.pieces.has_piece(index):
+                    peer.connection.allow_fast(index)
+
+    def _on_allowed_fast(self, peer: Peer, message: messages.AllowedFast) -> None:
+        if self.pieces.peer_allows(peer, message.piece_index):
+            self._request_more(peer, self._clock())
+
+    def _on_reject(self, peer: Peer, message: messages.Reject) -> None:
+        """The peer will not answer: others may, and it may be asked for something else."""
+        self.pieces.request_rejected(peer, message.piece_index, message.begin)
+        self._feed_hungry(self._clock())
+        self._request_more(peer, self._clock())
 
     def _on_new_pieces(self, peer: Peer) -> None:
         """The peer has something for us: say so, and ask for it if we may."""
@@ -472,13 +516,15 @@ class DownloadManager:
         self._request_more(peer, self._clock())
 
     def _on_request(self, peer: Peer, message: messages.Request) -> None:
-        """Queue a block for a peer that we have unchoked; a choked peer's requests crossed our choke."""
+        """Queue a block, or say that it will not come; without BEP 6 silence says so."""
+        connection = peer.connection
         size = self.pieces.piece_size(message.piece_index) if message.piece_index < self.pieces.piece_count else 0
         if not 0 < message.length <= self._config.max_request_length or message.begin + message.length > size:
             raise ProtocolViolation(f"it asks for what does not exist: {message}")
-        if peer.connection.am_choking or not self.pieces.has_piece(message.piece_index):
-            return
-        if peer.connection.upload(message) > self._config.reqq:
+        if not connection.serves(message.piece_index) or not self.pieces.has_piece(message.piece_index):
+            if connection.fast:
+                connection.send(messages.Reject(*message))
+        elif connection.upload(message) > self._config.reqq:
             raise ProtocolViolation(f"it asks for more than {self._config.reqq} blocks at once")
 
     def _on_cancel(self, peer: Peer, message: messages.Cancel) -> None:
@@ -497,7 +543,8 @@ class DownloadManager:
 
     def _request_more(self, peer: Peer, now: float) -> None:
         """Fill the peer's pipeline, if it lets us."""
-        if peer.connection.peer_choking or not peer.connection.am_interested or self._error:
+        may_ask = peer.connection.fast or not peer.connection.peer_choking
+        if not may_ask or not peer.connection.am_interested or self._error:
             return
         requests = self.pieces.next_requests(peer, peer.pipeline.depth, now)
         if requests:
@@ -565,14 +612,17 @@ class DownloadManager:
 
     # --- uploading ---------------------------------------------------------------------------------------
 
-    def _fill_upload_slots(self) -> None:
-        """Unchoke interested peers while slots are free, the longest connected first."""
+    def _rechoke(self) -> None:
+        """Let the choker decide who is unchoked, and tell those for whom it has changed."""
         peers = self.swarm.peers()
-        free = self._config.upload_slots - sum(not peer.connection.am_choking for peer in peers)
+        views = [
+            PeerView(peer, peer.connection.peer_interested, peer.download.total, peer.connection.uploaded)
+            for peer in peers
+        ]
+        with self._choker_lock:
+            unchoked = self._choker.choose(views, self._clock(), seeding=self.pieces.is_complete)
         for peer in peers:
-            if free > 0 and peer.connection.am_choking and peer.connection.peer_interested:
-                peer.connection.send(messages.Unchoke())
-                free -= 1
+            peer.connection.send(messages.Unchoke() if peer in unchoked else messages.Choke())
 
     def _read_block(self, request: messages.Request) -> bytes:
         """Read a block to upload, on the peer's writer."""
@@ -647,5 +697,9 @@ _HANDLERS: Final[dict[type, Callable[[DownloadManager, Peer, Any], None]]] = {
     messages.BitfieldMessage: DownloadManager._on_bitfield,
     messages.Request: DownloadManager._on_request,
     messages.Cancel: DownloadManager._on_cancel,
+    messages.HaveAll: DownloadManager._on_have_all,
+    messages.HaveNone: DownloadManager._on_have_none,
+    messages.Reject: DownloadManager._on_reject,
+    messages.AllowedFast: DownloadManager._on_allowed_fast,
     messages.Extended: DownloadManager._on_extended,
 }

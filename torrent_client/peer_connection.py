@@ -21,7 +21,7 @@ closes the socket, the only place that does.
 
 Called by `download_manager`, which runs one of these in each of its workers.
 
-Spec: BEP 3 (peer protocol), BEP 10 (its bit in the handshake); the guide's Tasks 6 to 8.
+Spec: BEP 3 (peer protocol), BEP 6 and 10 (their bits in the handshake); the guide's Tasks 6 to 8.
 Thread: `receive`, `handshake`, `connect`, `finish` on the reader; the rest on any.
 Lock: none of its own; the outbox has one.
 """
@@ -41,6 +41,9 @@ from torrent_client.peer_writer import PeerWriter
 from torrent_client.protocol.messages import (
     HANDSHAKE_LENGTH,
     PROTOCOL,
+    RESERVED_EXTENSIONS,
+    RESERVED_FAST,
+    AllowedFast,
     Handshake,
     Message,
     MessageReader,
@@ -66,6 +69,7 @@ class PeerConnection:
         sock: an accepted socket; without one, `connect` makes it.
         remote_handshake: the peer's, where the listener has read it already.
         extensions: announce the extension protocol (BEP 10).
+        fast: announce the Fast extension (BEP 6).
         max_message_length: bytes; a torrent with many pieces needs more than the default for a bitfield.
         read_block: returns the bytes of a request that we serve.
         limits: bytes per second that we take and give.
@@ -81,6 +85,7 @@ class PeerConnection:
         sock: socket.socket | None = None,
         remote_handshake: Handshake | None = None,
         extensions: bool = False,
+        fast: bool = False,
         max_message_length: int = MAX_MESSAGE_LENGTH,
         read_block: Callable[[Request], bytes] = _serve_nothing,
         limits: Limits | None = None,
@@ -93,7 +98,8 @@ class PeerConnection:
         self.peer_choking = True
         self.peer_interested = False
         self.close_reason: str | None = None
-        self._handshake = Handshake(info_hash, peer_id, reserved_bits(extensions=extensions))
+        features = [RESERVED_EXTENSIONS] * extensions + [RESERVED_FAST] * fast
+        self._handshake = Handshake(info_hash, peer_id, reserved_bits(*features))
         self._config = config or Config()
         self._read_block = read_block
         self._limits = limits or Limits()
@@ -147,7 +153,9 @@ class PeerConnection:
         if self.remote.peer_id == self._handshake.peer_id:
             raise HandshakeError("it is ourselves")
         self._prepare_socket(self._sock)
-        self._writer = PeerWriter(self._sock, self._read_block, self.close, self._config, self._limits.upload)
+        self._writer = PeerWriter(
+            self._sock, self._read_block, self.close, self._config, self._limits.upload, fast=self.fast
+        )
         self._writer.start()
         return self.remote
 
@@ -218,6 +226,11 @@ class PeerConnection:
             self._writer.send_message(message, may_wait=may_wait)
 
     @property
+    def fast(self) -> bool:
+        """Whether both sides speak the Fast extension (BEP 6)."""
+        return self.remote is not None and self.remote.supports_fast and self._handshake.supports_fast
+
+    @property
     def am_choking(self) -> bool:
         """Whether we answer none of the peer's requests."""
         return self._writer is None or self._writer.am_choking
@@ -235,6 +248,16 @@ class PeerConnection:
     def upload(self, request: Request) -> int:
         """Queue a block that the peer asked for; return how many are queued."""
         return self._writer.upload(request) if self._writer else 0
+
+    def allow_fast(self, index: int) -> None:
+        """Serve a piece even while the peer is choked, and tell the peer so (BEP 6)."""
+        if self._writer:
+            self._writer.allowed_fast.add(index)
+            self.send(AllowedFast(index))
+
+    def serves(self, index: int) -> bool:
+        """Tell whether a request for a piece that we have would be answered now."""
+        return self._writer is not None and (not self._writer.am_choking or index in self._writer.allowed_fast)
 
     def cancel_upload(self, request: Request) -> None:
         """Take a queued block back."""

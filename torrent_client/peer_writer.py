@@ -9,7 +9,7 @@ pipelines fill both socket buffers, and if a reader sent too, both would wait fo
 before blocks. What may wait (`have`) is held back a moment, so that a fast download does not wake every
 writer for every piece.
 
-Spec: BEP 3 (keep-alive, choking drops what was asked).
+Spec: BEP 3 (keep-alive, choking drops what was asked), BEP 6 (reject, allowed fast).
 Thread: `_run` is the writer thread; every method may be called from any thread and returns at once.
 Lock: `_wake` (a Condition), a leaf, around the outbox; reading and sending happen outside.
 """
@@ -28,6 +28,7 @@ from torrent_client.protocol.messages import (
     KeepAlive,
     Message,
     NotInterested,
+    Reject,
     Request,
     Unchoke,
     piece_header,
@@ -44,6 +45,11 @@ BUFFERS_AT_ONCE = 1024
 can gather."""
 
 
+MAX_OUTBOX = 50_000
+"""Queued messages above which a peer is dropped: it makes us answer and does not read. A fast download
+of 100,000 pieces queues a few hundred `have` between two wake-ups."""
+
+
 class PeerWriter:
     """Sends everything that one peer gets after the handshake.
 
@@ -53,6 +59,7 @@ class PeerWriter:
         on_failure: called once, from the writer thread, when sending is no longer possible.
         config: keep-alive interval and limits.
         limiter: bytes per second of blocks; messages are never held up.
+        fast: both sides speak the Fast extension: requests that are not answered are rejected (BEP 6).
     """
 
     def __init__(
@@ -62,6 +69,8 @@ class PeerWriter:
         on_failure: Callable[[str], None],
         config: Config,
         limiter: RateLimiter | None = None,
+        *,
+        fast: bool = False,
     ) -> None:
         """Begin with an empty outbox; `start` begins to send."""
         self._sock = sock
@@ -69,11 +78,14 @@ class PeerWriter:
         self._on_failure = on_failure
         self._config = config
         self._limiter = limiter or RateLimiter()
+        self._fast = fast
+        self.allowed_fast: set[int] = set()  # pieces that are served even while the peer is choked
         self._wake = Condition()
         self._messages: list[bytes] = []
         self._uploads: dict[Request, None] = {}  # an ordered set: cancelling is one look-up
         self._send_now = False
         self._closed = False
+        self._overflow = False
         self.am_choking = True
         self.am_interested = False
         self.uploaded = 0  # bytes of blocks sent
@@ -94,6 +106,8 @@ class PeerWriter:
         with self._wake:
             if self._changes_flags(message):
                 self._put(message.encode(), may_wait=may_wait)
+            if self.am_choking and self._uploads:
+                self._drop_uploads()
 
     def send(self, data: bytes, *, may_wait: bool = False) -> None:
         """Queue encoded messages.
@@ -115,7 +129,8 @@ class PeerWriter:
     def cancel(self, request: Request) -> None:
         """Take a queued block back, if it is not on its way yet."""
         with self._wake:
-            self._uploads.pop(request, None)
+            if request in self._uploads:
+                self._drop_upload(request)
 
     def close(self) -> None:
         """Let the writer thread end; the socket is shut down by the connection."""
@@ -131,18 +146,29 @@ class PeerWriter:
     # --- under the lock --------------------------------------------------------------------------------
 
     def _put(self, data: bytes, *, may_wait: bool) -> None:
+        if len(self._messages) >= MAX_OUTBOX:
+            self._overflow = True  # the writer thread ends the connection
+            return
         self._messages.append(data)
         self._send_now = self._send_now or not may_wait
         if not may_wait or len(self._messages) == 1:
             self._wake.notify()
+
+    def _drop_uploads(self) -> None:
+        """Forget what a choked peer has asked for (BEP 3), but for the pieces it may always have (BEP 6)."""
+        for request in [one for one in self._uploads if one.piece_index not in self.allowed_fast]:
+            self._drop_upload(request)
+
+    def _drop_upload(self, request: Request) -> None:
+        del self._uploads[request]
+        if self._fast:
+            self._put(Reject(*request).encode(), may_wait=False)
 
     def _changes_flags(self, message: Message) -> bool:
         """Keep our side's flags; tell whether the message says anything new."""
         match message:
             case Choke() | Unchoke():
                 before, self.am_choking = self.am_choking, isinstance(message, Choke)
-                if self.am_choking:
-                    self._uploads.clear()  # a choked peer's requests are forgotten (BEP 3)
                 return before != self.am_choking
             case Interested() | NotInterested():
                 before, self.am_interested = self.am_interested, isinstance(message, Interested)
@@ -236,6 +262,8 @@ class PeerWriter:
             except BlockingIOError as error:  # the send time-out: a moment to look whether to stop
                 if self._closed:
                     return
+                if self._overflow:
+                    raise PeerDisconnected("it makes us answer faster than it reads") from error
                 if time.monotonic() - last_progress > self._config.idle_timeout:
                     raise PeerDisconnected("it reads nothing any more") from error
                 continue

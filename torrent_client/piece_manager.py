@@ -81,6 +81,14 @@ class _Peer:
     last_block: float = 0.0  # when a block came, or when it was first asked again
     late_answers: int = UNASKED_BLOCKS_TOLERATED  # blocks it may still send unasked
     on_parole: bool = False
+    refused: int = 0  # set of bits: it rejected requests for them
+    allowed_fast: int = 0  # set of bits: it serves them even while it chokes us
+    chokes: bool = False
+
+    @property
+    def servable(self) -> int:
+        """The pieces that it would send us now, as a set of bits."""
+        return self.pieces & self.allowed_fast if self.chokes else self.pieces & ~self.refused
 
 
 class Received(NamedTuple):
@@ -251,6 +259,46 @@ class PieceManager:
             self._picker.add(new)
             return bool(new & self._lacking)
 
+    def peer_choked(self, peer: PeerKey, *, keeps_requests: bool) -> None:
+        """A peer chokes us: from now on it serves only what it allows (BEP 6).
+
+        Args:
+            peer: the peer.
+            keeps_requests: it answers or rejects each request that is under way (BEP 6); else it has
+                forgotten them all.
+        """
+        with self._lock:
+            record = self._peers[peer]
+            record.chokes = True
+            if not keeps_requests:
+                self._release_requests(peer, record)
+
+    def peer_unchoked(self, peer: PeerKey) -> None:
+        """A peer unchokes us, and may now give what it refused before."""
+        with self._lock:
+            self._peers[peer].chokes = False
+            self._peers[peer].refused = 0
+
+    def peer_allows(self, peer: PeerKey, index: int) -> bool:
+        """Take note that a peer serves a piece even while it chokes us; tell whether that is of use."""
+        if not 0 <= index < self.piece_count:
+            raise ProtocolViolation(f"allowed fast {index}, but the torrent has {self.piece_count} pieces")
+        with self._lock:
+            record = self._peers[peer]
+            record.allowed_fast |= 1 << index
+            return bool(record.servable & self._lacking)
+
+    def request_rejected(self, peer: PeerKey, index: int, begin: int) -> None:
+        """A peer will not answer a request: the block goes to others, and the peer is not asked again soon."""
+        with self._lock:
+            record = self._peers[peer]
+            number = index * self._blocks_per_piece + begin // BLOCK_SIZE
+            if begin % BLOCK_SIZE == 0 and number in record.in_flight:
+                self._release_block(peer, record, number)
+                record.late_answers -= 1  # a rejected block does not come late
+                record.refused |= 1 << index
+                record.allowed_fast &= ~(1 << index)
+
     def is_interesting(self, peer: PeerKey) -> bool:
         """Tell whether a peer has a piece that we lack."""
         with self._lock:
@@ -304,7 +352,7 @@ class PieceManager:
                 if piece is None:
                     break
                 self._take_blocks(piece, peer, record, room - len(requests), now, requests)
-            if not requests and not record.pieces & self._missing:
+            if not requests and not record.servable & self._missing:
                 requests = self._end_game_requests(peer, record, room, now)
             if len(requests) < room:
                 self._hungry.add(peer)
@@ -468,7 +516,7 @@ class PieceManager:
 
     def _begin_piece(self, key: PeerKey, peer: _Peer) -> ActivePiece | None:
         """Make the best MISSING piece of a peer DOWNLOADING."""
-        candidates = peer.pieces & self._missing
+        candidates = peer.servable & self._missing
         if not candidates or not self._make_room():
             return None
         index = self._picker.pick(candidates, self._complete_count)
@@ -500,8 +548,11 @@ class PieceManager:
     def _choose_piece(self, key: PeerKey, peer: _Peer, depth: int) -> ActivePiece | None:
         """Return a piece with blocks to ask this peer for, or None; see the module's text for the order."""
         while peer.own:
-            if peer.own[-1].unrequested and peer.own[-1].owner == key:
-                return peer.own[-1]
+            piece = peer.own[-1]
+            if piece.unrequested and piece.owner == key:
+                if peer.servable >> piece.index & 1:
+                    return piece
+                piece.owner, piece.exclusive = None, False  # it chokes us, and others may go on
             peer.own.pop()
         if peer.on_parole:  # what others left lying is its second choice, or nobody might ever finish it
             return self._begin_piece(key, peer) or self._open_piece(peer, orphans_only=True)
@@ -514,10 +565,11 @@ class PieceManager:
 
     def _open_piece(self, peer: _Peer, *, orphans_only: bool) -> ActivePiece | None:
         """Find a begun piece that this peer can help with: the first begun, or in order if sequential."""
+        servable = peer.servable
         usable = (
             piece
             for piece in self._open.values()
-            if not piece.exclusive and (piece.owner is None or not orphans_only) and peer.pieces >> piece.index & 1
+            if not piece.exclusive and (piece.owner is None or not orphans_only) and servable >> piece.index & 1
         )
         if self._sequential:
             return min(usable, key=lambda piece: piece.index, default=None)
@@ -556,13 +608,14 @@ class PieceManager:
     ) -> list[Request]:
         """Ask a peer for up to `limit` of the blocks that another one owes, last asked first."""
         requests: list[Request] = []
+        servable = peer.servable
         for number in reversed(other.in_flight) if limit else ():
             index, block = divmod(number, self._blocks_per_piece)
             piece = self._active[index]
             if (
                 number in peer.in_flight
                 or block in piece.second_requesters
-                or not peer.pieces >> index & 1
+                or not servable >> index & 1
                 or (piece.exclusive and (peer.on_parole or not take_exclusive))
             ):
                 continue

@@ -80,7 +80,7 @@ class LeftOut(NamedTuple):
 
     Attributes:
         path: below the torrent's root, with slashes.
-        reason: what it is, after a number: `symbolic link(s)`, `matching '*~'`.
+        reason: why: `symbolic link`, `matching '*~'`.
     """
 
     path: str
@@ -111,9 +111,9 @@ class Content:
         return sum(file.size for file in self.files)
 
     def left_out_summary(self) -> str:
-        """Return what was left out as `2 symbolic link(s), 1 matching '*~'`; empty if nothing was."""
+        """Return what was left out as `symbolic link (2), matching '*~' (1)`; empty if nothing was."""
         counts = Counter(item.reason for item in self.left_out)
-        return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+        return ", ".join(f"{reason} ({count:,})" for reason, count in counts.items())
 
 
 def create_torrent(
@@ -329,9 +329,9 @@ class _Search:
             self.used_patterns.update(matching)
             return f"matching {printable(matching[0])!r}"
         if entry.is_symlink():
-            return "symbolic link(s)"
+            return "symbolic link"
         if not is_directory and not entry.is_file(follow_symlinks=False):
-            return "special file(s)"
+            return "special file"
         if self._torrent and entry.name == self._torrent.name and Path(entry.path) == self._torrent:
             return "earlier torrent of it"
         return None

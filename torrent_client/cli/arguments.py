@@ -14,13 +14,15 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from torrent_client import __version__
 from torrent_client.config import KIB, MIB, Config
+from torrent_client.errors import MetainfoError
 from torrent_client.tracker_client import PeerAddress
 
 DEFAULT_COMMAND = "get"
-COMMANDS = (DEFAULT_COMMAND, "info", "verify", "demo", "completion")
+COMMANDS = (DEFAULT_COMMAND, "info", "verify", "create", "demo", "completion")
 
 DESCRIPTION = """\
 A BitTorrent client in Python.
@@ -30,6 +32,7 @@ A BitTorrent client in Python.
   python main.py demo                  watch a download without a torrent or the internet
   python main.py info FILE.torrent     show what is in a torrent
   python main.py verify FILE.torrent   check the files on disk against the torrent
+  python main.py create PATH           make a torrent of a file or a directory
   python main.py completion bash       print a completion script for the shell
 
   python main.py get --help            all options of a download
@@ -38,6 +41,27 @@ A BitTorrent client in Python.
 EPILOG = """\
 exit codes: 0 complete; 1 error; 2 wrong usage; 3 bad torrent; 4 disk; 5 nothing came for
 --stop-timeout; 6 verify found missing or bad pieces; 130 Ctrl-C; 143 SIGTERM
+"""
+
+CREATE_DESCRIPTION = """\
+Make a torrent of a file, or of a directory with everything below it.
+
+In it: every file, also hidden ones (.git, .DS_Store), empty ones and editors' backups (notes.txt~).
+Not in it: symbolic links, pipes and other special files, empty directories, what --exclude names,
+and the .torrent itself if it lies in the directory.
+
+The path of the torrent goes to standard output, or with --json one object: path, info_hash, pieces,
+piece_length, size, files. The same files and settings give the same info hash always, which is also that
+of mktorrent and libtorrent.
+"""
+
+CREATE_EPILOG = """\
+examples:
+  python main.py create album --tracker http://tracker.example/announce
+  python main.py create src -e .git -e '*~' -o ~/src.torrent --piece-size 1M
+
+exit codes: 0 made; 1 error, such as a torrent that is there already; 2 wrong usage; 3 nothing to make
+a torrent of; 4 a file cannot be read, or the torrent not written; 130 Ctrl-C; 143 SIGTERM
 """
 
 
@@ -69,6 +93,15 @@ def build_parser() -> argparse.ArgumentParser:
     _add_torrent(verify)
     _add_place(verify)
     _add_output_options(verify)
+    create = commands.add_parser(
+        "create",
+        usage="python main.py create PATH [options]",
+        help="make a torrent",
+        description=CREATE_DESCRIPTION,
+        epilog=CREATE_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_create_options(create)
     demo = commands.add_parser("demo", help="an offline swarm: one tracker, three seeders, one download")
     demo.add_argument(
         "--size", type=_mebibytes, default=128 * MIB, metavar="MIB", help="MiB of made-up data (default: 128)"
@@ -134,6 +167,66 @@ def _add_download_options(parser: argparse.ArgumentParser) -> None:
     _add_output_options(parser)
 
 
+def _add_create_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the making of a torrent can be told; short options are those of mktorrent."""
+    parser.add_argument("path", type=_path, metavar="PATH", help="the file or directory to share")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=_path,
+        metavar="FILE.torrent",
+        help="where the torrent goes, a file or a directory (default: NAME.torrent here)",
+    )
+    parser.add_argument("-f", "--force", action="store_true", help="overwrite a torrent that is there already")
+    what = parser.add_argument_group("what is shared")
+    what.add_argument(
+        "-e",
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="leave out files and directories of this name, such as '*~' or .git; with a slash, of this path "
+        "below PATH, such as 'doc/*.tmp'; can be given several times",
+    )
+    what.add_argument(
+        "--piece-size",
+        type=parse_piece_size,
+        metavar="SIZE",
+        help="a power of two from 16K to 16M, such as 256K, or auto, by the size of it all (default: auto)",
+    )
+    where = parser.add_argument_group("where peers come from")
+    where.add_argument(
+        "-t",
+        "--tracker",
+        type=parse_tier,
+        action="append",
+        default=[],
+        metavar="URL[,URL]",
+        help="announce URL; given several times, each one is a tier, asked when those before it fail; "
+        "URLs with a comma between them share a tier (-a and --announce are the same)",
+    )
+    where.add_argument("-a", "--announce", dest="tracker", type=parse_tier, action="append", help=argparse.SUPPRESS)
+    where.add_argument(
+        "-w",
+        "--web-seed",
+        type=parse_web_seeds,
+        action="extend",
+        default=[],
+        metavar="URL[,URL]",
+        help="where the files can be had by HTTP; can be given several times",
+    )
+    where.add_argument("-p", "--private", action="store_true", help="allow peers of these trackers only")
+    says = parser.add_argument_group("what else it says")
+    says.add_argument("-c", "--comment", type=_utf8, metavar="TEXT", help="a comment")
+    says.add_argument("--source", type=_utf8, metavar="TEXT", help="a site's mark; it changes the info hash")
+    says.add_argument("-d", "--no-date", action="store_true", help="leave out when it was made")
+    output = parser.add_argument_group("what to print")
+    output.add_argument("--json", action="store_true", help="one JSON object on standard output, for scripts")
+    output.add_argument("-q", "--quiet", action="store_true", help="no progress, summary and warnings")
+    output.add_argument("-v", "--verbose", action="store_true", help="name everything that is left out")
+    output.add_argument("--log-file", type=Path, metavar="FILE", help="append the log, in detail with -v, to a file")
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; exits with a message and code 2 if it is wrong."""
     parser = build_parser()
@@ -178,6 +271,76 @@ def parse_rate(text: str) -> float:
     if 0 < rate < KIB:
         raise argparse.ArgumentTypeError(f"{text!r} is below 1K bytes per second")
     return rate
+
+
+def parse_piece_size(text: str) -> int | None:
+    """Read bytes per piece: `256K`, `1M`, `1MiB`, `262144`; None for `auto`.
+
+    Raises:
+        argparse.ArgumentTypeError: it is something else, or what pieces cannot have.
+    """
+    from torrent_client.torrent_creator import checked_piece_length
+
+    if text.lower() == "auto":
+        return None
+    match = re.fullmatch(r"([0-9]{1,9}) ?([KM]?)(?:I?B)?", text.strip().upper())
+    try:
+        return checked_piece_length(int(match[1]) * {"": 1, "K": KIB, "M": MIB}[match[2]] if match else 0)
+    except MetainfoError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no piece size: a power of two from 16K to 16M, such as 256K, or auto"
+        ) from error
+
+
+def parse_tier(text: str) -> tuple[str, ...]:
+    """Read announce URLs with commas between them.
+
+    Raises:
+        argparse.ArgumentTypeError: one of them is not the URL of a tracker.
+    """
+    urls = _urls(text, ("http", "https", "udp", "ws", "wss"), "http://tracker.example/announce")
+    for url in urls:
+        if url.startswith("udp:") and urlsplit(url).port is None:
+            raise argparse.ArgumentTypeError(f"{url!r} has no port, as in udp://tracker.example:6969/announce")
+    return urls
+
+
+def parse_web_seeds(text: str) -> tuple[str, ...]:
+    """Read the URLs of web seeds with commas between them.
+
+    Raises:
+        argparse.ArgumentTypeError: one of them is not the URL of a web seed.
+    """
+    return _urls(text, ("http", "https", "ftp"), "http://mirror.example/files/")
+
+
+def _urls(text: str, schemes: Sequence[str], example: str) -> tuple[str, ...]:
+    """Split at the commas that another URL follows, for a URL may hold some itself; check each."""
+    urls = re.split(r",+\s*(?=[A-Za-z][A-Za-z0-9+.-]*://)", text.strip().rstrip(","))
+    for url in urls:
+        try:
+            parts = urlsplit(url)
+            good = parts.scheme in schemes and parts.hostname and "," not in parts.netloc and parts.port != 0
+        except ValueError:  # a port or an address in brackets that is none
+            good = False
+        if not good or not url.isprintable() or " " in url:
+            raise argparse.ArgumentTypeError(f"{url!r} is not a URL such as {example}")
+    return tuple(urls)
+
+
+def _path(text: str) -> Path:
+    """Refuse an empty path, which would be the current directory: surely a variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
+
+
+def _utf8(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!a} is not UTF-8") from error
+    return text
 
 
 def _add_torrent(parser: argparse.ArgumentParser) -> None:

@@ -62,6 +62,10 @@ def _run_command(options: Namespace) -> int:
             from torrent_client.cli.verify import verify
 
             return verify(options)
+        case "create":
+            from torrent_client.cli.create import create
+
+            return create(options)
         case "demo":
             from torrent_client.cli.demo import demo
 

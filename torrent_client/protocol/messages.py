@@ -11,10 +11,16 @@
     4   have            index 4                            20  extended  extension id 1, payload
     5   bitfield        one bit a piece, first piece in the high bit of the first byte
 
+With the Fast extension, if both sides announce it:
+
+    13  suggest piece   index 4                            16  reject        index 4, begin 4, length 4
+    14  have all        -                                  17  allowed fast  index 4
+    15  have none       -
+
 All numbers are big-endian. `MessageReader` cuts a stream into messages: the caller fills its buffer
 (`writable`, so that a socket can `recv_into` it) and gets every message that is whole (`received`).
 
-Spec: BEP 3 (peer protocol), BEP 5 (port), BEP 10 (extended).
+Spec: BEP 3 (peer protocol), BEP 5 (port), BEP 6 (fast extension), BEP 10 (extended).
 Thread: pure; a MessageReader belongs to its connection's reader thread.
 Lock: none.
 """
@@ -33,6 +39,9 @@ HANDSHAKE_LENGTH: Final = 68
 RESERVED_EXTENSIONS: Final = (5, 0x10)
 """Byte and bit of the reserved field that announce the extension protocol (BEP 10)."""
 
+RESERVED_FAST: Final = (7, 0x04)
+"""Byte and bit of the reserved field that announce the Fast extension (BEP 6)."""
+
 
 class MessageId(IntEnum):
     """The byte after a message's length."""
@@ -47,6 +56,11 @@ class MessageId(IntEnum):
     PIECE = 7
     CANCEL = 8
     PORT = 9
+    SUGGEST = 13
+    HAVE_ALL = 14
+    HAVE_NONE = 15
+    REJECT = 16
+    ALLOWED_FAST = 17
     EXTENDED = 20
 
 
@@ -97,12 +111,17 @@ class Handshake(NamedTuple):
         byte, bit = RESERVED_EXTENSIONS
         return bool(self.reserved[byte] & bit)
 
+    @property
+    def supports_fast(self) -> bool:
+        """Whether the peer speaks the Fast extension (BEP 6)."""
+        byte, bit = RESERVED_FAST
+        return bool(self.reserved[byte] & bit)
 
-def reserved_bits(*, extensions: bool) -> bytes:
-    """Return the 8 reserved bytes that announce our features."""
+
+def reserved_bits(*features: tuple[int, int]) -> bytes:
+    """Return the 8 reserved bytes that announce features, each a byte and a bit."""
     reserved = bytearray(8)
-    if extensions:
-        byte, bit = RESERVED_EXTENSIONS
+    for byte, bit in features:
         reserved[byte] |= bit
     return bytes(reserved)
 
@@ -216,6 +235,54 @@ class Port(NamedTuple):
         return _HEAD_U16.pack(3, MessageId.PORT, self.port)
 
 
+class SuggestPiece(NamedTuple):
+    """The sender has piece `piece_index` at hand, so that it is cheap to send (BEP 6)."""
+
+    piece_index: int
+
+    def encode(self) -> bytes:
+        """Return the 9 bytes."""
+        return _HEAD_U32.pack(5, MessageId.SUGGEST, self.piece_index)
+
+
+class HaveAll(NamedTuple):
+    """The sender has every piece: stands for a bitfield (BEP 6)."""
+
+    def encode(self) -> bytes:
+        """Return the 5 bytes."""
+        return _HEAD.pack(1, MessageId.HAVE_ALL)
+
+
+class HaveNone(NamedTuple):
+    """The sender has no piece: stands for a bitfield (BEP 6)."""
+
+    def encode(self) -> bytes:
+        """Return the 5 bytes."""
+        return _HEAD.pack(1, MessageId.HAVE_NONE)
+
+
+class Reject(NamedTuple):
+    """The sender will not answer this request (BEP 6)."""
+
+    piece_index: int
+    begin: int
+    length: int
+
+    def encode(self) -> bytes:
+        """Return the 17 bytes."""
+        return _HEAD_REQUEST.pack(13, MessageId.REJECT, *self)
+
+
+class AllowedFast(NamedTuple):
+    """The sender answers requests for piece `piece_index` even while it chokes (BEP 6)."""
+
+    piece_index: int
+
+    def encode(self) -> bytes:
+        """Return the 9 bytes."""
+        return _HEAD_U32.pack(5, MessageId.ALLOWED_FAST, self.piece_index)
+
+
 class Extended(NamedTuple):
     """A message of the extension protocol (BEP 10); extension id 0 is its handshake."""
 
@@ -250,6 +317,11 @@ Message: TypeAlias = (
     | Piece
     | Cancel
     | Port
+    | SuggestPiece
+    | HaveAll
+    | HaveNone
+    | Reject
+    | AllowedFast
     | Extended
     | Unknown
 )
@@ -282,19 +354,24 @@ def _empty(message: Message) -> Callable[[bytes], Message]:
     return parse
 
 
-def _parse_have(payload: bytes) -> Message:
-    _expect("have", payload, 4)
-    return Have(*_U32.unpack(payload))
+def _indexed(message: type[Have | SuggestPiece | AllowedFast]) -> Callable[[bytes], Message]:
+    """Return the parser of a message that is a piece index."""
+
+    def parse(payload: bytes) -> Message:
+        _expect(message.__name__.lower(), payload, 4)
+        return message(*_U32.unpack(payload))
+
+    return parse
 
 
-def _parse_request(payload: bytes) -> Message:
-    _expect("request", payload, 12)
-    return Request(*_U32_TRIPLE.unpack(payload))
+def _block(message: type[Request | Cancel | Reject]) -> Callable[[bytes], Message]:
+    """Return the parser of a message that names a block."""
 
+    def parse(payload: bytes) -> Message:
+        _expect(message.__name__.lower(), payload, 12)
+        return message(*_U32_TRIPLE.unpack(payload))
 
-def _parse_cancel(payload: bytes) -> Message:
-    _expect("cancel", payload, 12)
-    return Cancel(*_U32_TRIPLE.unpack(payload))
+    return parse
 
 
 def _parse_piece(payload: bytes) -> Message:
@@ -318,12 +395,17 @@ _PARSERS: Final[dict[int, Callable[[bytes], Message]]] = {
     MessageId.UNCHOKE: _empty(Unchoke()),
     MessageId.INTERESTED: _empty(Interested()),
     MessageId.NOT_INTERESTED: _empty(NotInterested()),
-    MessageId.HAVE: _parse_have,
+    MessageId.HAVE: _indexed(Have),
     MessageId.BITFIELD: BitfieldMessage,
-    MessageId.REQUEST: _parse_request,
+    MessageId.REQUEST: _block(Request),
     MessageId.PIECE: _parse_piece,
-    MessageId.CANCEL: _parse_cancel,
+    MessageId.CANCEL: _block(Cancel),
     MessageId.PORT: _parse_port,
+    MessageId.SUGGEST: _indexed(SuggestPiece),
+    MessageId.HAVE_ALL: _empty(HaveAll()),
+    MessageId.HAVE_NONE: _empty(HaveNone()),
+    MessageId.REJECT: _block(Reject),
+    MessageId.ALLOWED_FAST: _indexed(AllowedFast),
     MessageId.EXTENDED: _parse_extended,
 }
 
