@@ -121,7 +121,7 @@ def test_messages_arrive_in_order(rig: Rig) -> None:
 
 def test_blocks_arrive_in_the_order_of_their_requests(rig: Rig) -> None:
     """And their bytes are counted."""
-    writer = rig.start(Config(upload_batch=2))
+    writer = rig.start(Config())
     for request in (C, A, D, B):
         writer.upload(request)
     assert rig.receive(4) == [answer(request) for request in (C, A, D, B)]

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from tests.support import payload
-from torrent_client import torrent_creator
+from torrent_client import __version__, torrent_creator
 from torrent_client.config import KIB, MIB
 from torrent_client.errors import BencodeError, MetainfoError, StorageError
 from torrent_client.protocol.bencode import BencodeValue, bencode_decode, bencode_decode_spans
-from torrent_client.torrent_creator import choose_piece_length, create_torrent
+from torrent_client.torrent_creator import Content, choose_piece_length, create_torrent, find_content
 
 PIECE = 16 * KIB
 
-Content = Mapping[str, bytes]
+Files = Mapping[str, bytes]
 
 
-def write(root: Path, content: Content | bytes) -> Path:
+def write(root: Path, content: Files | bytes) -> Path:
     """Write one file, or a directory of files."""
     if isinstance(content, bytes):
         root.write_bytes(content)
@@ -53,6 +53,11 @@ def listed_files(info: dict[bytes, BencodeValue]) -> list[tuple[str, int]]:
         assert isinstance(length, int)
         result.append(("/".join(part.decode() for part in path if isinstance(part, bytes)), length))
     return result
+
+
+def names(content: Content) -> list[str]:
+    """Return the paths of what was found, in the torrent's order."""
+    return ["/".join(file.components) for file in content.files]
 
 
 def simple_hashes(data: bytes, piece_length: int) -> bytes:
@@ -100,18 +105,19 @@ def test_few_buffers_give_the_same_hashes(tmp_path: Path, monkeypatch: pytest.Mo
     """Buffers are used again and again; with one of them, reading and hashing take turns."""
     data = payload(40 * PIECE + 7)
     path = write(tmp_path / "a.bin", data)
-    for budget in (PIECE, 2 * PIECE, 3 * PIECE):
+    for budget, read_size in ((PIECE, MIB), (2 * PIECE, 1000), (3 * PIECE, PIECE)):
         monkeypatch.setattr(torrent_creator, "BUFFER_BUDGET", budget)
+        monkeypatch.setattr(torrent_creator, "READ_SIZE", read_size)
         _, info = decoded(create_torrent(path, piece_length=PIECE))
         assert info[b"pieces"] == simple_hashes(data, PIECE)
 
 
-def test_files_are_sorted_by_components(tmp_path: Path) -> None:
-    """By bytes, not by locale or case, and a directory's files stay together."""
+def test_files_are_sorted_by_the_bytes_of_their_paths(tmp_path: Path) -> None:
+    """Not by locale or case, and with the slash as a byte like others, as in mktorrent and libtorrent."""
     names = ["b", "a/z", "a-b", "a/b/c", "B", "é", "ä/x", "a/b.txt", "a.txt", "Z/1", "10", "9"]
     content = {name: name.encode() for name in names}
     _, info = decoded(create_torrent(write(tmp_path / "t", content)))
-    expected = ["10", "9", "B", "Z/1", "a/b/c", "a/b.txt", "a/z", "a-b", "a.txt", "b", "ä/x", "é"]
+    expected = ["10", "9", "B", "Z/1", "a-b", "a.txt", "a/b.txt", "a/b/c", "a/z", "b", "ä/x", "é"]
     assert [name for name, _ in listed_files(info)] == expected
 
 
@@ -134,7 +140,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_links_and_special_files_are_left_out(tmp_path: Path) -> None:
-    """Links to files and to directories, also to outside and to themselves, and pipes."""
+    """Links to files and to directories, also to outside and to themselves, and pipes; the caller learns it."""
     root = write(tmp_path / "t", {"a": b"x", "d/b": b"y"})
     write(tmp_path / "secret", b"secret")
     (root / "file").symlink_to(tmp_path / "secret")
@@ -142,8 +148,80 @@ def test_links_and_special_files_are_left_out(tmp_path: Path) -> None:
     (root / "loop").symlink_to(root)
     (root / "nowhere").symlink_to(tmp_path / "missing")
     os.mkfifo(root / "pipe")
-    _, info = decoded(create_torrent(root))
-    assert listed_files(info) == [("a", 1), ("d/b", 1)]
+    content = find_content(root)
+    assert names(content) == ["a", "d/b"]
+    assert dict(content.left_out) == {
+        "file": "symbolic link",
+        "up": "symbolic link",
+        "loop": "symbolic link",
+        "nowhere": "symbolic link",
+        "pipe": "special file",
+    }
+    assert sorted(content.left_out_summary().split(", ")) == ["special file (1)", "symbolic link (4)"]
+
+
+def test_hidden_files_and_backups_are_in(tmp_path: Path) -> None:
+    """What a name looks like is no reason to leave a file out."""
+    wanted = [".git/config", ".hidden", "#a#", "Thumbs.db", "a.bak", "a~"]
+    content = find_content(write(tmp_path / "t", {name: b"x" for name in wanted}))
+    assert names(content) == sorted(wanted)
+    assert content.left_out_summary() == ""
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (["*~"], [".git/x", "a.tmp", "doc/a.tmp", "doc/deep/a.tmp", "doc/index", "index"]),
+        ([".git"], ["a.tmp", "a~", "doc/a.tmp", "doc/deep/a.tmp", "doc/index", "index"]),
+        (["a.*", "a?"], [".git/x", "doc/deep/b~", "doc/index", "index"]),
+        (["doc/*.tmp"], [".git/x", "a.tmp", "a~", "doc/deep/b~", "doc/index", "index"]),
+        (["doc/deep"], [".git/x", "a.tmp", "a~", "doc/a.tmp", "doc/index", "index"]),
+        (["deep/", "index/", "[.]git/"], ["a.tmp", "a~", "doc/a.tmp", "doc/index", "index"]),
+        (["DOC", "A*"], [".git/x", "a.tmp", "a~", "doc/a.tmp", "doc/deep/a.tmp", "doc/deep/b~", "doc/index", "index"]),
+    ],
+)
+def test_exclude(tmp_path: Path, patterns: list[str], expected: list[str]) -> None:
+    """By name at any depth, or by path with a slash; a slash at the end asks for a directory; case counts."""
+    files = ("a.tmp", "a~", "index", ".git/x", "doc/index", "doc/a.tmp", "doc/deep/a.tmp", "doc/deep/b~")
+    root = write(tmp_path / "t", {name: b"x" for name in files})
+    found = names(find_content(root, patterns))
+    assert [name for name in found if name != "doc/deep/b~" or name in expected] == expected
+    assert all(name in files for name in found)
+
+
+def test_exclude_tells_what_it_did(tmp_path: Path) -> None:
+    """A directory counts once; patterns that nothing matched are named, for they may be misspelt."""
+    root = write(tmp_path / "t", {"a~": b"x", "b~": b"x", "d/1": b"x", "d/2": b"x", "c": b"x"})
+    content = find_content(root, ["*~", "b?", "d", "x", "1"])
+    assert sorted(content.left_out) == [("a~", "matching '*~'"), ("b~", "matching '*~'"), ("d", "matching 'd'")]
+    assert content.left_out_summary().count("matching '*~' (2)") == 1
+    assert content.unused_patterns == ("x", "1")
+
+
+def test_exclude_does_not_mean_the_path_itself(tmp_path: Path) -> None:
+    """Who names a file wants it, whatever the patterns say."""
+    content = find_content(write(tmp_path / "a~", b"x"), ["*~"])
+    assert [file.components for file in content.files] == [()]
+    assert content.unused_patterns == ("*~",)
+
+
+def test_the_torrent_itself_is_left_out(tmp_path: Path) -> None:
+    """Otherwise the second torrent of a directory would have another info hash than the first."""
+    root = write(tmp_path / "t", {"a": b"x", "t.torrent": b"old", "d/t.torrent": b"another"})
+    content = find_content(root, leave_out=root / "d" / ".." / "t.torrent")
+    assert names(content) == ["a", "d/t.torrent"]
+    assert content.left_out == (("t.torrent", "earlier torrent of it"),)
+
+
+def test_content_that_was_found_is_what_is_hashed(tmp_path: Path) -> None:
+    """The second step takes what the first one gave."""
+    root = write(tmp_path / "t", {"a": b"one", "b": b"two", "c~": b"three"})
+    content = find_content(root, ["*~"])
+    (root / "new").write_bytes(b"x")
+    assert (content.name, content.is_directory, content.size) == ("t", True, 6)
+    _, info = decoded(create_torrent(content))
+    assert listed_files(info) == [("a", 3), ("b", 3)]
+    assert info[b"pieces"] == hashlib.sha1(b"onetwo").digest()
 
 
 def test_the_path_itself_may_be_a_link(tmp_path: Path) -> None:
@@ -171,6 +249,7 @@ def test_a_bare_torrent_has_no_other_fields(tmp_path: Path) -> None:
     path = write(tmp_path / "a", b"x")
     metainfo, info = decoded(create_torrent(path))
     assert metainfo.keys() == {b"created by", b"info"}
+    assert metainfo[b"created by"] == f"torrent-client {__version__}".encode()
     assert info.keys() == {b"length", b"name", b"piece length", b"pieces"}
     assert decoded(create_torrent(path, created_by=None))[0].keys() == {b"info"}
 
@@ -274,8 +353,18 @@ def test_nothing_to_share_is_refused(tmp_path: Path) -> None:
         write(tmp_path / "empty", {}),
         write(tmp_path / "files", {"a": b"", "d/b": b""}),
     ):
-        with pytest.raises(MetainfoError, match="nothing to share"):
+        with pytest.raises(MetainfoError, match="nothing to share.*no file with a byte in it$"):
             create_torrent(path)
+
+
+def test_what_was_left_out_explains_why_there_is_nothing(tmp_path: Path) -> None:
+    """Somebody with a directory of links should see at once what is wrong."""
+    root = write(tmp_path / "t", {"a~": b"x"})
+    (root / "link").symlink_to("a~")
+    with pytest.raises(MetainfoError, match="and left out: ") as raised:
+        find_content(root, ["*~"])
+    assert "symbolic link (1)" in str(raised.value)
+    assert "matching '*~' (1)" in str(raised.value)
 
 
 def test_missing_and_special_paths_are_refused(tmp_path: Path) -> None:
@@ -287,6 +376,11 @@ def test_missing_and_special_paths_are_refused(tmp_path: Path) -> None:
         create_torrent(tmp_path / "pipe")
     with pytest.raises(MetainfoError, match="no name"):
         create_torrent(Path("/"))
+    with pytest.raises(StorageError, match="cannot read .*: No such file"):
+        create_torrent(tmp_path / "missing" / "..")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(StorageError, match=r"loop: Too many levels of symbolic links"):
+        create_torrent(tmp_path / "loop")
 
 
 def test_names_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
@@ -298,6 +392,26 @@ def test_names_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
         create_torrent(root)
     with pytest.raises(MetainfoError, match="not UTF-8"):
         create_torrent(root / name)
+    assert names(find_content(root, ["b*"])) == ["a"]
+
+
+def test_directories_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    """With the path to the first file in one, so that it can be found; what is excluded does not matter."""
+    root = write(tmp_path / "t", {"a": b"x", "d/" + os.fsdecode(b"e\xff") + "/f": b"y"})
+    with pytest.raises(MetainfoError, match=re.escape(r"'d/e\udcff/f' is not UTF-8")):
+        create_torrent(root)
+    assert names(find_content(root, [os.fsdecode(b"e\xff")])) == ["a"]
+
+
+def test_more_files_than_clients_take_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While they are counted, and not after an hour of hashing."""
+    monkeypatch.setattr(torrent_creator, "MAX_FILES", 3)
+    root = write(tmp_path / "t", {name: b"x" for name in ("a", "b", "d/c")})
+    assert len(find_content(root).files) == 3
+    (root / "d" / "e").write_bytes(b"x")
+    with pytest.raises(MetainfoError, match=r"t has more files than clients take \(3\)"):
+        find_content(root)
+    assert len(find_content(root, ["d"]).files) == 2
 
 
 def test_a_torrent_that_clients_refuse_is_not_made(tmp_path: Path) -> None:
@@ -343,6 +457,15 @@ def test_a_file_that_changes_meanwhile_is_an_error(tmp_path: Path, change: str) 
         create_torrent(root, piece_length=PIECE, progress=meddle)
 
 
+def test_an_unreadable_file_is_found_before_hashing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests run as root, which may read everything, so the system is faked."""
+    root = write(tmp_path / "t", {"a": b"x", "b": b"y"})
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "b")
+    with pytest.raises(StorageError, match="cannot read .*b: Permission denied"):
+        find_content(root)
+    assert names(find_content(root, ["b"])) == ["a"]
+
+
 def test_an_unreadable_directory_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A torrent that silently lacks a directory would be worse; tests run as root, so the system is faked."""
     root = write(tmp_path / "t", {"a": b"x", "locked/b": b"y"})
@@ -375,7 +498,7 @@ def test_an_unreadable_directory_is_an_error(tmp_path: Path, monkeypatch: pytest
 )
 @pytest.mark.parametrize("private", [False, True])
 def test_info_hash_is_that_of_libtorrent(
-    tmp_path: Path, content: Content | bytes, piece_length: int, private: bool
+    tmp_path: Path, content: Files | bytes, piece_length: int, private: bool
 ) -> None:
     """From the same files both make the same info dictionary, and libtorrent accepts ours."""
     lt = pytest.importorskip("libtorrent")

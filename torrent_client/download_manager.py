@@ -12,11 +12,11 @@
 The anatomy of one block: the worker asks `PieceManager.next_requests` what to ask the peer for and puts
 the requests into its outbox; the block comes with others in one `recv`, `receive_blocks` copies it into
 its piece; the worker sends the next requests *first*, so that the line stays busy, and hands a piece that
-became full to a verifier *after* that.
+became full to the verifier *after* that. What peers say and hear is `conversation`'s business.
 
 Spec: BEP 3, 6, 10; the guide's Tasks 11, 14 and 15.
 Thread: housekeeping (one a torrent), peers' workers, verifiers; public methods from any thread.
-Lock: `_choker_lock`, a leaf, around the choker's decision; the parts have theirs.
+Lock: none; the parts have theirs.
 """
 
 import logging
@@ -24,25 +24,21 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Address
 from pathlib import Path
-from threading import BoundedSemaphore, Event, Lock, Thread
-from typing import Any, Final
+from threading import BoundedSemaphore, Event, Thread
+from typing import Final
 
-from torrent_client import __version__
 from torrent_client.active_piece import ActivePiece
 from torrent_client.announcer import Announcer
 from torrent_client.bitfield import Bitfield
-from torrent_client.choker import Choker, PeerView
 from torrent_client.config import MAX_MESSAGE_LENGTH, Config
+from torrent_client.conversation import Conversation
 from torrent_client.errors import (
     DownloadStalled,
-    PeerDisconnected,
-    ProtocolViolation,
     StorageError,
     TorrentError,
 )
@@ -51,8 +47,6 @@ from torrent_client.peer import Peer
 from torrent_client.peer_connection import PeerConnection
 from torrent_client.piece_manager import PieceManager
 from torrent_client.protocol import messages
-from torrent_client.protocol.extensions import EXTENDED_HANDSHAKE_ID, ExtendedHandshake
-from torrent_client.protocol.fast_set import SET_SIZE, allowed_fast_set
 from torrent_client.rate_limiter import Limits
 from torrent_client.resume import ResumeFile
 from torrent_client.smart_ban import SmartBan
@@ -64,8 +58,6 @@ from torrent_client.torrent_parser import TorrentFile
 from torrent_client.tracker_client import PeerAddress, Progress, TrackerClient
 
 logger = logging.getLogger(__name__)
-
-CLIENT_NAME: Final = f"torrent-client {__version__}"
 
 STOP_LIMIT: Final = 2.0
 """Seconds that stopping waits for workers; what then still hangs in a name look-up is left behind."""
@@ -134,8 +126,18 @@ class DownloadManager:
             sequential=options.sequential,
             early=_early_pieces(torrent, self.storage) if options.sequential else 0,
         )
-        callbacks = PeerCallbacks(joined=self._on_joined, received=self._on_messages, left=self._on_left)
-        self.swarm = Swarm(peer_id, config, callbacks, self._new_connection, clock)
+        self.conversation = Conversation(
+            torrent.info_hash,
+            self.pieces,
+            self._connected,
+            self._verify_soon,
+            port,
+            config,
+            rng,
+            clock,
+        )
+        callbacks = PeerCallbacks(self.conversation.joined, self.conversation.received, self.conversation.left)
+        self.swarm: Swarm = Swarm(peer_id, config, callbacks, self._new_connection, clock)
         key = rng.getrandbits(32)
         clients = [
             [TrackerClient(url, torrent.info_hash, peer_id, port, key=key, config=config) for url in tier]
@@ -148,8 +150,6 @@ class DownloadManager:
         self._resume = ResumeFile(state_directory, torrent, options.output) if state_directory else None
         self._resume_error: str | None = None
         self._smart_ban = SmartBan()
-        self._choker = Choker(rng, slots=config.upload_slots)
-        self._choker_lock = Lock()
         self._verifier = ThreadPoolExecutor(1, thread_name_prefix="verifier")
         self._verifier_slots = BoundedSemaphore(max(1, config.verifier_backlog // torrent.piece_length))
         self._housekeeping = Thread(target=self._run, name="housekeeping", daemon=True)
@@ -278,9 +278,7 @@ class DownloadManager:
             before, now = now, self._clock()
             self._measure(now - before)
             self.swarm.dial()
-            self._time_out(now)
-            self._feed_hungry(now)
-            self._rechoke()
+            self.conversation.tick(now)
             if self._download.last_second:
                 last_bytes = now
             self._give_up_if_idle(now - last_bytes)
@@ -294,25 +292,10 @@ class DownloadManager:
         for peer in peers:
             peer.tick(seconds)
             self.pieces.set_rate(peer, peer.download.smoothed)
-            self._update_interest(peer)
         self._download.total = self.pieces.useful_bytes
         self._upload.total = self.swarm.uploaded
         self._download.tick(seconds)
         self._upload.tick(seconds)
-
-    def _time_out(self, now: float) -> None:
-        """Snub peers that keep us waiting; ask them for one block at a time."""
-        for key in self.pieces.stalled_peers(now):
-            assert isinstance(key, Peer)
-            logger.debug("%s is snubbed: it owes us blocks and sends none", key.connection.address)
-            key.pipeline.snub()
-            self._request_more(key, now)
-
-    def _feed_hungry(self, now: float) -> None:
-        """Ask peers again that had nothing left to be asked for, now that there may be something."""
-        for key in self.pieces.take_hungry():
-            assert isinstance(key, Peer)
-            self._request_more(key, now)
 
     def _give_up_if_idle(self, seconds: float) -> None:
         """End a download that gets nothing, if the user set a limit to that."""
@@ -328,6 +311,7 @@ class DownloadManager:
             if self._state not in (TorrentState.STARTING, TorrentState.CHECKING):
                 self._save_state(synced=False)
             self._state = TorrentState.ERROR
+        self.conversation.stop_asking()
         self.swarm.close("the download has failed")
         self._end()
 
@@ -337,7 +321,7 @@ class DownloadManager:
         if not self._had_everything:
             self.announcer.completed()
         for peer in self.swarm.peers():
-            self._update_interest(peer)
+            self.conversation.update_interest(peer)
         self._end()
 
     def _end(self) -> None:
@@ -376,6 +360,9 @@ class DownloadManager:
 
     # --- peers -------------------------------------------------------------------------------------------
 
+    def _connected(self) -> list[Peer]:
+        return self.swarm.peers()
+
     def _new_connection(
         self, address: PeerAddress, sock: socket.socket | None, remote: messages.Handshake | None
     ) -> PeerConnection:
@@ -393,162 +380,7 @@ class DownloadManager:
             config=self._config,
         )
 
-    def _on_left(self, peer: Peer | None) -> None:
-        """Give what a peer leaves behind, its blocks and its upload slot, to others."""
-        if peer:
-            self.pieces.remove_peer(peer)
-            self._rechoke()
-            self._feed_hungry(self._clock())
-
-    # --- messages, on the peer's worker ------------------------------------------------------------------
-
-    def _on_joined(self, peer: Peer) -> None:
-        """Say who we are and what we have, before anything else."""
-        self.pieces.add_peer(peer)
-        self.pieces.peer_choked(peer, keeps_requests=False)  # every connection begins choked (BEP 3)
-        connection = peer.connection
-        assert connection.remote is not None
-        if connection.fast and self.pieces.is_complete:
-            connection.send(messages.HaveAll())
-        elif self.pieces.complete_count:
-            connection.send(messages.BitfieldMessage(self.pieces.bitfield.to_bytes()))
-        elif connection.fast:
-            connection.send(messages.HaveNone())
-        if connection.remote.supports_extensions:
-            hello = ExtendedHandshake(client=CLIENT_NAME, port=self._port or None, request_queue=self._config.reqq)
-            connection.send(messages.Extended(EXTENDED_HANDSHAKE_ID, hello.encode()))
-
-    def _on_messages(self, peer: Peer, batch: Sequence[messages.Message]) -> None:
-        """Handle what one read brought, in order; neighbouring blocks together."""
-        blocks: list[messages.Piece] = []
-        for message in batch:
-            if type(message) is messages.Piece:
-                blocks.append(message)
-                continue
-            if blocks:
-                self._on_blocks(peer, blocks)
-                blocks = []
-            handler = _HANDLERS.get(type(message))
-            if handler:
-                handler(self, peer, message)
-        if blocks:
-            self._on_blocks(peer, blocks)
-
-    def _on_blocks(self, peer: Peer, blocks: Sequence[messages.Piece]) -> None:
-        """Store blocks, ask for the next ones, and only then see to pieces that became full."""
-        now = self._clock()
-        received = self.pieces.receive_blocks(peer, blocks, now)
-        peer.download.add(received.useful)
-        peer.pipeline.received(len(blocks))
-        for loser, cancel in received.cancels:
-            assert isinstance(loser, Peer)
-            loser.connection.send(cancel)
-        self._request_more(peer, now)
-        for piece in received.full:
-            self._verify_soon(piece)
-
-    def _on_choke(self, peer: Peer, _message: messages.Choke) -> None:
-        """The peer forgets what we asked for, so that others may be asked; with BEP 6 it says so for each."""
-        peer.connection.peer_choking = True
-        self.pieces.peer_choked(peer, keeps_requests=peer.connection.fast)
-        self._feed_hungry(self._clock())
-
-    def _on_unchoke(self, peer: Peer, _message: messages.Unchoke) -> None:
-        peer.connection.peer_choking = False
-        self.pieces.peer_unchoked(peer)
-        self._request_more(peer, self._clock())
-
-    def _on_interested(self, peer: Peer, _message: messages.Interested) -> None:
-        peer.connection.peer_interested = True
-        self._rechoke()
-
-    def _on_not_interested(self, peer: Peer, _message: messages.NotInterested) -> None:
-        peer.connection.peer_interested = False
-        self._rechoke()
-
-    def _on_have(self, peer: Peer, message: messages.Have) -> None:
-        if self.pieces.peer_has(peer, message.piece_index):
-            self._on_new_pieces(peer)
-
-    def _on_bitfield(self, peer: Peer, message: messages.BitfieldMessage) -> None:
-        """Take a bitfield at any time: some clients send it late, or twice."""
-        self._on_pieces(peer, Bitfield.from_bytes(message.bits, self.torrent.piece_count))
-
-    def _on_have_all(self, peer: Peer, _message: messages.HaveAll) -> None:
-        self._on_pieces(peer, Bitfield.full(self.torrent.piece_count))
-
-    def _on_have_none(self, peer: Peer, _message: messages.HaveNone) -> None:
-        self._on_pieces(peer, Bitfield(self.torrent.piece_count))
-
-    def _on_pieces(self, peer: Peer, bitfield: Bitfield) -> None:
-        """The peer has said which pieces it has; one that has next to none may have some of ours at once."""
-        if len(bitfield) < SET_SIZE:
-            self._allow_fast(peer)
-        if self.pieces.peer_has_all(peer, bitfield.bits):
-            self._on_new_pieces(peer)
-        elif bitfield.complete and self.pieces.is_complete:
-            raise PeerDisconnected("both of us have everything")
-
-    def _allow_fast(self, peer: Peer) -> None:
-        """Tell a newcomer which pieces it may have while we choke it (BEP 6); known for IPv4 only."""
-        try:
-            address = IPv4Address(peer.connection.address.host)
-        except ValueError:
-            return
-        if peer.connection.fast:
-            for index in allowed_fast_set(address, self.torrent.info_hash, self.torrent.piece_count):
-                if self.pieces.has_piece(index):
-                    peer.connection.allow_fast(index)
-
-    def _on_allowed_fast(self, peer: Peer, message: messages.AllowedFast) -> None:
-        if self.pieces.peer_allows(peer, message.piece_index):
-            self._request_more(peer, self._clock())
-
-    def _on_reject(self, peer: Peer, message: messages.Reject) -> None:
-        """The peer will not answer: others may, and it may be asked for something else."""
-        self.pieces.request_rejected(peer, message.piece_index, message.begin)
-        self._feed_hungry(self._clock())
-        self._request_more(peer, self._clock())
-
-    def _on_new_pieces(self, peer: Peer) -> None:
-        """The peer has something for us: say so, and ask for it if we may."""
-        peer.connection.send(messages.Interested())
-        self._request_more(peer, self._clock())
-
-    def _on_request(self, peer: Peer, message: messages.Request) -> None:
-        """Queue a block, or say that it will not come; without BEP 6 silence says so."""
-        connection = peer.connection
-        size = self.pieces.piece_size(message.piece_index) if message.piece_index < self.pieces.piece_count else 0
-        if not 0 < message.length <= self._config.max_request_length or message.begin + message.length > size:
-            raise ProtocolViolation(f"it asks for what does not exist: {message}")
-        if not connection.serves(message.piece_index) or not self.pieces.has_piece(message.piece_index):
-            if connection.fast:
-                connection.send(messages.Reject(*message))
-        elif connection.upload(message) > self._config.reqq:
-            raise ProtocolViolation(f"it asks for more than {self._config.reqq} blocks at once")
-
-    def _on_cancel(self, peer: Peer, message: messages.Cancel) -> None:
-        peer.connection.cancel_upload(messages.Request(*message))
-
-    def _on_extended(self, peer: Peer, message: messages.Extended) -> None:
-        """Read the extension handshake; other extensions we did not offer, so nobody should send them."""
-        if message.extension_id != EXTENDED_HANDSHAKE_ID:
-            return
-        hello = ExtendedHandshake.decode(message.payload)
-        peer.client = hello.client or peer.client
-        if hello.request_queue:
-            peer.pipeline.peer_accepts(hello.request_queue)
-
-    # --- downloading -------------------------------------------------------------------------------------
-
-    def _request_more(self, peer: Peer, now: float) -> None:
-        """Fill the peer's pipeline, if it lets us."""
-        may_ask = peer.connection.fast or not peer.connection.peer_choking
-        if not may_ask or not peer.connection.am_interested or self._error:
-            return
-        requests = self.pieces.next_requests(peer, peer.pipeline.depth, now)
-        if requests:
-            peer.connection.send_encoded(messages.encode_requests(requests))
+    # --- pieces ------------------------------------------------------------------------------------------
 
     def _verify_soon(self, piece: ActivePiece) -> None:
         """Hand a full piece to the verifier; when that is busy, verify it here, which slows this peer down."""
@@ -565,7 +397,7 @@ class DownloadManager:
                 self._keep_piece(piece)
             else:
                 self._reject_piece(piece)
-            self._feed_hungry(self._clock())
+            self.conversation.feed_hungry(self._clock())
         except StorageError as error:
             self.pieces.mark_failed(piece.index, was_bad=False)
             self._fail(error)
@@ -580,10 +412,7 @@ class DownloadManager:
         guilty = self._smart_ban.convict(piece.index, [block for _, block in piece.suppliers()])
         was_last = self.pieces.mark_complete(piece.index)
         self.swarm.ban(guilty, f"it sent bad blocks of piece {piece.index}")
-        have = messages.Have(piece.index)
-        for peer in self.swarm.peers():
-            if self.pieces.peer_lacks(peer, piece.index):
-                peer.connection.send(have, may_wait=True)
+        self.conversation.announce_piece(piece.index)
         if was_last:
             self._complete()
 
@@ -600,29 +429,7 @@ class DownloadManager:
             self._smart_ban.remember(piece.index, blocks)
             self.pieces.mark_failed(piece.index, suppliers)
 
-    def _update_interest(self, peer: Peer) -> None:
-        """Tell a peer whether it has something for us, if that has changed; leave it when neither has."""
-        if self.pieces.is_interesting(peer):
-            peer.connection.send(messages.Interested())
-            return
-        peer.connection.send(messages.NotInterested())
-        pieces, _ = self.pieces.peer_progress(peer)
-        if self.pieces.is_complete and pieces == self.torrent.piece_count:
-            peer.connection.close("both of us have everything")
-
     # --- uploading ---------------------------------------------------------------------------------------
-
-    def _rechoke(self) -> None:
-        """Let the choker decide who is unchoked, and tell those for whom it has changed."""
-        peers = self.swarm.peers()
-        views = [
-            PeerView(peer, peer.connection.peer_interested, peer.download.total, peer.connection.uploaded)
-            for peer in peers
-        ]
-        with self._choker_lock:
-            unchoked = self._choker.choose(views, self._clock(), seeding=self.pieces.is_complete)
-        for peer in peers:
-            peer.connection.send(messages.Unchoke() if peer in unchoked else messages.Choke())
 
     def _read_block(self, request: messages.Request) -> bytes:
         """Read a block to upload, on the peer's writer."""
@@ -686,20 +493,3 @@ def _early_pieces(torrent: TorrentFile, storage: Storage) -> int:
         if pieces and not file.is_padding:
             early |= 1 << pieces[0] | 1 << pieces[-1]
     return early
-
-
-_HANDLERS: Final[dict[type, Callable[[DownloadManager, Peer, Any], None]]] = {
-    messages.Choke: DownloadManager._on_choke,
-    messages.Unchoke: DownloadManager._on_unchoke,
-    messages.Interested: DownloadManager._on_interested,
-    messages.NotInterested: DownloadManager._on_not_interested,
-    messages.Have: DownloadManager._on_have,
-    messages.BitfieldMessage: DownloadManager._on_bitfield,
-    messages.Request: DownloadManager._on_request,
-    messages.Cancel: DownloadManager._on_cancel,
-    messages.HaveAll: DownloadManager._on_have_all,
-    messages.HaveNone: DownloadManager._on_have_none,
-    messages.Reject: DownloadManager._on_reject,
-    messages.AllowedFast: DownloadManager._on_allowed_fast,
-    messages.Extended: DownloadManager._on_extended,
-}

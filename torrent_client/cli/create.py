@@ -156,14 +156,13 @@ def _progress(content: Content, options: Namespace) -> Iterator[Callable[[int, i
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("hashing"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -2,7 +2,7 @@
 
     | length 4 | 20 | 0 | d1:md...e4:reqqi2000e1:v20:torrent-client 0.1.0e |
 
-Spec: BEP 10.
+Spec: BEP 10, BEP 21 (upload_only).
 Thread: pure.
 Lock: none.
 """
@@ -27,12 +27,14 @@ class ExtendedHandshake:
         client: name and version (`v`).
         port: TCP port it listens on (`p`).
         request_queue: requests it will queue for one peer (`reqq`).
+        upload_only: it wants nothing from anybody (BEP 21).
     """
 
     extensions: dict[str, int] = field(default_factory=dict)
     client: str | None = None
     port: int | None = None
     request_queue: int | None = None
+    upload_only: bool = False
 
     def encode(self) -> bytes:
         """Return the payload of the extended message, without its id byte."""
@@ -45,6 +47,8 @@ class ExtendedHandshake:
             value[b"p"] = self.port
         if self.request_queue is not None:
             value[b"reqq"] = self.request_queue
+        if self.upload_only:
+            value[b"upload_only"] = 1
         return bencode_encode(value)
 
     @classmethod
@@ -65,6 +69,7 @@ class ExtendedHandshake:
             client=_client_name(value.get(b"v")),
             port=_number(value.get(b"p"), 1, 65_535),
             request_queue=_number(value.get(b"reqq"), 1, 1_000_000),
+            upload_only=value.get(b"upload_only") == 1,
         )
 
 

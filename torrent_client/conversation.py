@@ -1,0 +1,318 @@
+"""The conversation with peers: what their messages mean, what we ask them for, whom we serve.
+
+    from a peer                                       to peers
+    bitfield, have, have all     -> PieceManager      interested, not interested
+    choke, unchoke, reject       -> PieceManager      request, cancel      <- PieceManager
+    piece piece piece ...        -> PieceManager      piece, reject        <- Storage, by the writer
+    interested, not interested   -> Choker            choke, unchoke       <- Choker
+    request, cancel              -> the outbox        have                 <- verifier
+
+Each read brings a batch of messages; every kind has one method, found through a table. Blocks that came in
+one read are stored together, and the next ones are asked for before anything else happens.
+
+Spec: BEP 3 (peer messages), BEP 6 (fast extension), BEP 10 (extension handshake), BEP 21 (upload only).
+Thread: handlers on the peer's worker; `tick` in housekeeping; `announce_piece` on verifiers.
+Lock: `_choker_lock`, a leaf, around the choker's decision.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
+from random import Random
+from threading import Lock
+from typing import Any, Final
+
+from torrent_client import __version__
+from torrent_client.active_piece import ActivePiece
+from torrent_client.bitfield import Bitfield
+from torrent_client.choker import Choker, PeerView
+from torrent_client.config import Config
+from torrent_client.errors import PeerDisconnected, ProtocolViolation
+from torrent_client.peer import Peer
+from torrent_client.piece_manager import PieceManager
+from torrent_client.protocol import messages
+from torrent_client.protocol.extensions import EXTENDED_HANDSHAKE_ID, ExtendedHandshake
+from torrent_client.protocol.fast_set import SET_SIZE, allowed_fast_set
+
+logger = logging.getLogger(__name__)
+
+CLIENT_NAME: Final = f"torrent-client {__version__}"
+
+
+class Conversation:
+    """Talks with all peers of one torrent.
+
+    Args:
+        info_hash: 20 bytes.
+        pieces: the truth about pieces.
+        peers: returns the connected peers.
+        on_full: is given each piece that became full, to be verified.
+        port: TCP port that we listen on, told to peers.
+        config: limits.
+        rng: source of optimistic luck.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        info_hash: bytes,
+        pieces: PieceManager,
+        peers: Callable[[], list[Peer]],
+        on_full: Callable[[ActivePiece], None],
+        port: int,
+        config: Config,
+        rng: Random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin with nobody to talk to."""
+        self._info_hash = info_hash
+        self._pieces = pieces
+        self._peers = peers
+        self._on_full = on_full
+        self._port = port
+        self._config = config
+        self._clock = clock
+        self._choker = Choker(rng, slots=config.upload_slots)
+        self._choker_lock = Lock()
+        self._asks = True
+
+    def stop_asking(self) -> None:
+        """Ask for no more blocks: there is nowhere to put them."""
+        self._asks = False
+
+    def tick(self, now: float) -> None:
+        """Do what is due once a second."""
+        for peer in self._peers():
+            self.update_interest(peer)
+        self._time_out(now)
+        self.feed_hungry(now)
+        self._rechoke()
+
+    # --- coming and going --------------------------------------------------------------------------------
+
+    def joined(self, peer: Peer) -> None:
+        """Say who we are and what we have, before anything else."""
+        self._pieces.add_peer(peer)
+        self._pieces.peer_choked(peer, keeps_requests=False)  # every connection begins choked (BEP 3)
+        connection = peer.connection
+        assert connection.remote is not None
+        if connection.fast and self._pieces.is_complete:
+            connection.send(messages.HaveAll())
+        elif self._pieces.complete_count:
+            connection.send(messages.BitfieldMessage(self._pieces.bitfield.to_bytes()))
+        elif connection.fast:
+            connection.send(messages.HaveNone())
+        if connection.remote.supports_extensions:
+            hello = ExtendedHandshake(
+                client=CLIENT_NAME,
+                port=self._port or None,
+                request_queue=self._config.reqq,
+                upload_only=self._pieces.is_complete,
+            )
+            connection.send(messages.Extended(EXTENDED_HANDSHAKE_ID, hello.encode()))
+
+    def left(self, peer: Peer | None) -> None:
+        """Give what a peer leaves behind, its blocks and its upload slot, to others."""
+        if peer:
+            self._pieces.remove_peer(peer)
+            self._rechoke()
+            self.feed_hungry(self._clock())
+
+    # --- messages, on the peer's worker ------------------------------------------------------------------
+
+    def received(self, peer: Peer, batch: Sequence[messages.Message]) -> None:
+        """Handle what one read brought, in order; neighbouring blocks together."""
+        blocks: list[messages.Piece] = []
+        for message in batch:
+            if type(message) is messages.Piece:
+                blocks.append(message)
+                continue
+            if blocks:
+                self._on_blocks(peer, blocks)
+                blocks = []
+            handler = _HANDLERS.get(type(message))
+            if handler:
+                handler(self, peer, message)
+        if blocks:
+            self._on_blocks(peer, blocks)
+
+    def _on_blocks(self, peer: Peer, blocks: Sequence[messages.Piece]) -> None:
+        """Store blocks, ask for the next ones, and only then see to pieces that became full."""
+        now = self._clock()
+        received = self._pieces.receive_blocks(peer, blocks, now)
+        peer.download.add(received.useful)
+        peer.pipeline.received(len(blocks))
+        for loser, cancel in received.cancels:
+            assert isinstance(loser, Peer)
+            loser.connection.send(cancel)
+        self._request_more(peer, now)
+        for piece in received.full:
+            self._on_full(piece)
+
+    def _on_choke(self, peer: Peer, _message: messages.Choke) -> None:
+        """The peer forgets what we asked for, so that others may be asked; with BEP 6 it says so for each."""
+        peer.connection.peer_choking = True
+        self._pieces.peer_choked(peer, keeps_requests=peer.connection.fast)
+        self.feed_hungry(self._clock())
+
+    def _on_unchoke(self, peer: Peer, _message: messages.Unchoke) -> None:
+        peer.connection.peer_choking = False
+        self._pieces.peer_unchoked(peer)
+        self._request_more(peer, self._clock())
+
+    def _on_interested(self, peer: Peer, _message: messages.Interested) -> None:
+        peer.connection.peer_interested = True
+        self._rechoke()
+
+    def _on_not_interested(self, peer: Peer, _message: messages.NotInterested) -> None:
+        peer.connection.peer_interested = False
+        self._rechoke()
+
+    def _on_have(self, peer: Peer, message: messages.Have) -> None:
+        if self._pieces.peer_has(peer, message.piece_index):
+            self._on_new_pieces(peer)
+
+    def _on_bitfield(self, peer: Peer, message: messages.BitfieldMessage) -> None:
+        """Take a bitfield at any time: some clients send it late, or twice."""
+        self._on_pieces(peer, Bitfield.from_bytes(message.bits, self._pieces.piece_count))
+
+    def _on_have_all(self, peer: Peer, _message: messages.HaveAll) -> None:
+        self._on_pieces(peer, Bitfield.full(self._pieces.piece_count))
+
+    def _on_have_none(self, peer: Peer, _message: messages.HaveNone) -> None:
+        self._on_pieces(peer, Bitfield(self._pieces.piece_count))
+
+    def _on_pieces(self, peer: Peer, bitfield: Bitfield) -> None:
+        """The peer has said which pieces it has; one that has next to none may have some of ours at once."""
+        if len(bitfield) < SET_SIZE:
+            self._allow_fast(peer)
+        if self._pieces.peer_has_all(peer, bitfield.bits):
+            self._on_new_pieces(peer)
+        elif bitfield.complete and self._pieces.is_complete:
+            raise PeerDisconnected("both of us have everything")
+
+    def _allow_fast(self, peer: Peer) -> None:
+        """Tell a newcomer which pieces it may have while we choke it (BEP 6); known for IPv4 only."""
+        try:
+            address = IPv4Address(peer.connection.address.host)
+        except ValueError:
+            return
+        if peer.connection.fast:
+            for index in allowed_fast_set(address, self._info_hash, self._pieces.piece_count):
+                if self._pieces.has_piece(index):
+                    peer.connection.allow_fast(index)
+
+    def _on_allowed_fast(self, peer: Peer, message: messages.AllowedFast) -> None:
+        if self._pieces.peer_allows(peer, message.piece_index):
+            self._request_more(peer, self._clock())
+
+    def _on_reject(self, peer: Peer, message: messages.Reject) -> None:
+        """The peer will not answer: others may, and it may be asked for something else."""
+        self._pieces.request_rejected(peer, message.piece_index, message.begin)
+        self.feed_hungry(self._clock())
+        self._request_more(peer, self._clock())
+
+    def _on_new_pieces(self, peer: Peer) -> None:
+        """The peer has something for us: say so, and ask for it if we may."""
+        peer.connection.send(messages.Interested())
+        self._request_more(peer, self._clock())
+
+    def _on_request(self, peer: Peer, message: messages.Request) -> None:
+        """Queue a block, or say that it will not come; without BEP 6 silence says so."""
+        connection = peer.connection
+        size = self._pieces.piece_size(message.piece_index) if message.piece_index < self._pieces.piece_count else 0
+        if not 0 < message.length <= self._config.max_request_length or message.begin + message.length > size:
+            raise ProtocolViolation(f"it asks for what does not exist: {message}")
+        if not connection.serves(message.piece_index) or not self._pieces.has_piece(message.piece_index):
+            if connection.fast:
+                connection.send(messages.Reject(*message))
+        elif connection.upload(message) > self._config.reqq:
+            raise ProtocolViolation(f"it asks for more than {self._config.reqq} blocks at once")
+
+    def _on_cancel(self, peer: Peer, message: messages.Cancel) -> None:
+        peer.connection.cancel_upload(messages.Request(*message))
+
+    def _on_extended(self, peer: Peer, message: messages.Extended) -> None:
+        """Read the extension handshake; other extensions we did not offer, so nobody should send them."""
+        if message.extension_id != EXTENDED_HANDSHAKE_ID:
+            return
+        hello = ExtendedHandshake.decode(message.payload)
+        peer.client = hello.client or peer.client
+        if hello.request_queue:
+            peer.pipeline.peer_accepts(hello.request_queue)
+        if hello.upload_only and self._pieces.is_complete:
+            raise PeerDisconnected("neither of us wants anything")
+
+    # --- asking ------------------------------------------------------------------------------------------
+
+    def _request_more(self, peer: Peer, now: float) -> None:
+        """Fill the peer's pipeline, if it lets us."""
+        may_ask = peer.connection.fast or not peer.connection.peer_choking
+        if not may_ask or not peer.connection.am_interested or not self._asks:
+            return
+        requests = self._pieces.next_requests(peer, peer.pipeline.depth, now)
+        if requests:
+            peer.connection.send_encoded(messages.encode_requests(requests))
+
+    def _time_out(self, now: float) -> None:
+        """Snub peers that keep us waiting; ask them for one block at a time."""
+        for key in self._pieces.stalled_peers(now):
+            assert isinstance(key, Peer)
+            logger.debug("%s is snubbed: it owes us blocks and sends none", key.connection.address)
+            key.pipeline.snub()
+            self._request_more(key, now)
+
+    def feed_hungry(self, now: float) -> None:
+        """Ask peers again that had nothing left to be asked for, now that there may be something."""
+        for key in self._pieces.take_hungry():
+            assert isinstance(key, Peer)
+            self._request_more(key, now)
+
+    def update_interest(self, peer: Peer) -> None:
+        """Tell a peer whether it has something for us, if that has changed; leave it when neither has."""
+        if self._pieces.is_interesting(peer):
+            peer.connection.send(messages.Interested())
+            return
+        peer.connection.send(messages.NotInterested())
+        pieces, _ = self._pieces.peer_progress(peer)
+        if self._pieces.is_complete and pieces == self._pieces.piece_count:
+            peer.connection.close("both of us have everything")
+
+    # --- serving -----------------------------------------------------------------------------------------
+
+    def announce_piece(self, index: int) -> None:
+        """Tell everybody who lacks it that we have a piece now."""
+        have = messages.Have(index)
+        for peer in self._peers():
+            if self._pieces.peer_lacks(peer, index):
+                peer.connection.send(have, may_wait=True)
+
+    def _rechoke(self) -> None:
+        """Let the choker decide who is unchoked, and tell those for whom it has changed."""
+        peers = self._peers()
+        views = [
+            PeerView(peer, peer.connection.peer_interested, peer.download.total, peer.connection.uploaded)
+            for peer in peers
+        ]
+        with self._choker_lock:
+            unchoked = self._choker.choose(views, self._clock(), seeding=self._pieces.is_complete)
+        for peer in peers:
+            peer.connection.send(messages.Unchoke() if peer in unchoked else messages.Choke())
+
+
+_HANDLERS: Final[dict[type, Callable[[Conversation, Peer, Any], None]]] = {
+    messages.Choke: Conversation._on_choke,
+    messages.Unchoke: Conversation._on_unchoke,
+    messages.Interested: Conversation._on_interested,
+    messages.NotInterested: Conversation._on_not_interested,
+    messages.Have: Conversation._on_have,
+    messages.BitfieldMessage: Conversation._on_bitfield,
+    messages.Request: Conversation._on_request,
+    messages.Cancel: Conversation._on_cancel,
+    messages.HaveAll: Conversation._on_have_all,
+    messages.HaveNone: Conversation._on_have_none,
+    messages.Reject: Conversation._on_reject,
+    messages.AllowedFast: Conversation._on_allowed_fast,
+    messages.Extended: Conversation._on_extended,
+}
