@@ -10,7 +10,7 @@
 Each read brings a batch of messages; every kind has one method, found through a table. Blocks that came in
 one read are stored together, and the next ones are asked for before anything else happens.
 
-Spec: BEP 3 (peer messages), BEP 6 (fast extension), BEP 10 (extension handshake), BEP 21 (upload only).
+Spec: BEP 3 (peer messages), 6 (fast extension), 10 (extension handshake), 16 (super-seeding), 21 (upload only).
 Thread: handlers on the peer's worker; `tick` in housekeeping; `announce_piece` on verifiers.
 Lock: `_choker_lock`, a leaf, around the choker's decision.
 """
@@ -34,6 +34,7 @@ from torrent_client.piece_manager import PieceManager
 from torrent_client.protocol import messages
 from torrent_client.protocol.extensions import EXTENDED_HANDSHAKE_ID, ExtendedHandshake
 from torrent_client.protocol.fast_set import SET_SIZE, allowed_fast_set
+from torrent_client.super_seeder import Offer, SuperSeeder
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Conversation:
         config: limits.
         rng: source of optimistic luck.
         clock: monotonic seconds.
+        super_seed: once complete, show each peer one piece at a time (BEP 16).
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class Conversation:
         config: Config,
         rng: Random,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        super_seed: bool = False,
     ) -> None:
         """Begin with nobody to talk to."""
         self._info_hash = info_hash
@@ -75,6 +79,7 @@ class Conversation:
         self._clock = clock
         self._choker = Choker(rng, slots=config.upload_slots)
         self._choker_lock = Lock()
+        self._super_seeder = SuperSeeder(pieces.piece_count, rng) if super_seed else None
         self._asks = True
 
     def stop_asking(self) -> None:
@@ -97,7 +102,11 @@ class Conversation:
         self._pieces.peer_choked(peer, keeps_requests=False)  # every connection begins choked (BEP 3)
         connection = peer.connection
         assert connection.remote is not None
-        if connection.fast and self._pieces.is_complete:
+        super_seeder = self._super_seeder if self._pieces.is_complete else None
+        if super_seeder:
+            if connection.fast:
+                connection.send(messages.HaveNone())
+        elif connection.fast and self._pieces.is_complete:
             connection.send(messages.HaveAll())
         elif self._pieces.complete_count:
             connection.send(messages.BitfieldMessage(self._pieces.bitfield.to_bytes()))
@@ -108,14 +117,18 @@ class Conversation:
                 client=CLIENT_NAME,
                 port=self._port or None,
                 request_queue=self._config.reqq,
-                upload_only=self._pieces.is_complete,
+                upload_only=self._pieces.is_complete and super_seeder is None,
             )
             connection.send(messages.Extended(EXTENDED_HANDSHAKE_ID, hello.encode()))
+        if super_seeder:
+            self._show(super_seeder.joined(peer))
 
     def left(self, peer: Peer | None) -> None:
         """Give what a peer leaves behind, its blocks and its upload slot, to others."""
         if peer:
             self._pieces.remove_peer(peer)
+            if self._super_seeder:
+                self._super_seeder.left(peer)
             self._rechoke()
             self.feed_hungry(self._clock())
 
@@ -172,6 +185,8 @@ class Conversation:
     def _on_have(self, peer: Peer, message: messages.Have) -> None:
         if self._pieces.peer_has(peer, message.piece_index):
             self._on_new_pieces(peer)
+        if self._super_seeder:
+            self._show(self._super_seeder.peer_has(peer, 1 << message.piece_index))
 
     def _on_bitfield(self, peer: Peer, message: messages.BitfieldMessage) -> None:
         """Take a bitfield at any time: some clients send it late, or twice."""
@@ -185,12 +200,20 @@ class Conversation:
 
     def _on_pieces(self, peer: Peer, bitfield: Bitfield) -> None:
         """The peer has said which pieces it has; one that has next to none may have some of ours at once."""
-        if len(bitfield) < SET_SIZE:
+        if self._super_seeder:
+            self._show(self._super_seeder.peer_has(peer, bitfield.bits))
+        elif len(bitfield) < SET_SIZE:
             self._allow_fast(peer)
         if self._pieces.peer_has_all(peer, bitfield.bits):
             self._on_new_pieces(peer)
         elif bitfield.complete and self._pieces.is_complete:
             raise PeerDisconnected("both of us have everything")
+
+    def _show(self, offers: list[Offer]) -> None:
+        """Let peers know of one more piece each (BEP 16)."""
+        for peer, index in offers:
+            assert isinstance(peer, Peer)
+            peer.connection.send(messages.Have(index))
 
     def _allow_fast(self, peer: Peer) -> None:
         """Tell a newcomer which pieces it may have while we choke it (BEP 6); known for IPv4 only."""
@@ -256,12 +279,11 @@ class Conversation:
             peer.connection.send_encoded(messages.encode_requests(requests))
 
     def _time_out(self, now: float) -> None:
-        """Snub peers that keep us waiting; ask them for one block at a time."""
+        """Snub peers that keep us waiting: they are asked for one block at a time, after all who are hungry."""
         for key in self._pieces.stalled_peers(now):
             assert isinstance(key, Peer)
             logger.debug("%s is snubbed: it owes us blocks and sends none", key.connection.address)
             key.pipeline.snub()
-            self._request_more(key, now)
 
     def feed_hungry(self, now: float) -> None:
         """Ask peers again that had nothing left to be asked for, now that there may be something."""

@@ -72,6 +72,7 @@ class DownloadOptions:
         state_directory: where the state file goes; None for no state file.
         sequential: pieces in order.
         seed: go on serving when complete.
+        super_seed: show each peer one piece at a time, so that each is sent once (BEP 16).
         given_peers: addresses to dial at once.
     """
 
@@ -79,6 +80,7 @@ class DownloadOptions:
     state_directory: Path | None = None
     sequential: bool = False
     seed: bool = False
+    super_seed: bool = False
     given_peers: tuple[PeerAddress, ...] = ()
 
 
@@ -135,6 +137,7 @@ class DownloadManager:
             config,
             rng,
             clock,
+            super_seed=options.super_seed,
         )
         callbacks = PeerCallbacks(self.conversation.joined, self.conversation.received, self.conversation.left)
         self.swarm: Swarm = Swarm(peer_id, config, callbacks, self._new_connection, clock)
