@@ -20,7 +20,6 @@ from torrent_client.errors import ProtocolViolation
 from torrent_client.piece_manager import UNASKED_BLOCKS_TOLERATED, PieceHashes, PieceManager, PieceState, Received
 from torrent_client.protocol.messages import Cancel, Piece, Request
 from torrent_client.smart_ban import SmartBan
-from torrent_client.tracker_client import PeerAddress
 
 MISSING, DOWNLOADING, VERIFYING, COMPLETE = PieceState
 
@@ -1020,6 +1019,9 @@ def test_pieces_that_nobody_can_finish_do_not_use_up_the_budget() -> None:
     requests = lab.ask("b", depth=2)
     assert lab.states()[:4] == [DOWNLOADING, DOWNLOADING, MISSING, DOWNLOADING]  # the one with the least
     assert lab.manager.wasted_bytes == 0  # nothing had come of it
+    requests += lab.ask("b", depth=4)
+    assert lab.states()[:4].count(MISSING) == 2
+    assert lab.manager.wasted_bytes == BLOCK_SIZE
     while requests:
         lab.keep(lab.give("b", requests).full)
         requests = lab.ask("b", depth=2)
@@ -1040,6 +1042,20 @@ def test_a_piece_that_is_being_worked_on_is_not_given_up_for_another() -> None:
     assert lab.ask("b") == []
 
 
+def test_the_end_game_begins_when_the_budget_is_used_up() -> None:
+    """Slow peers that hold the last blocks of all begun pieces would else keep fast ones from working at all."""
+    lab = Lab(pieces=8, blocks=1, config=Config(piece_buffer_budget=0, random_first_pieces=0))
+    lab.join("a", rate=10.0)
+    lab.join("b", rate=100.0)
+    requests = lab.ask("a", depth=4)
+    taken = lab.ask("b", depth=4)
+    assert taken == requests[::-1]
+    received = lab.give("b", taken)
+    assert len(received.cancels) == 4
+    lab.keep(received.full)
+    assert len(lab.ask("b", depth=4)) == 4
+
+
 # --- peers with room for more -----------------------------------------------------------------------------
 
 
@@ -1055,16 +1071,47 @@ def test_a_peer_that_got_less_than_it_could_take_is_hungry_once() -> None:
 
 
 def test_a_peer_that_could_not_be_asked_for_anything_is_hungry() -> None:
-    """The memory budget was used up, or others have all that it could bring."""
-    lab = Lab(pieces=8, blocks=1, config=Config(piece_buffer_budget=0))
-    lab.join("a", "b")
-    requests = lab.ask("a", depth=4)
-    assert lab.ask("b", depth=4) == []
-    full = lab.give("a", requests).full
-    assert lab.manager.take_hungry() == ["b"]
-    lab.keep(full)
-    assert len(lab.ask("b", depth=4)) == 4
-    assert lab.manager.take_hungry() == []
+    """It has nothing that we lack, until it says otherwise."""
+    lab = Lab(pieces=2, blocks=1)
+    lab.join("a", pieces=[])
+    assert lab.ask("a") == []
+    assert lab.manager.take_hungry() == ["a"]
+
+
+def test_hungry_peers_come_in_the_order_in_which_they_became_hungry() -> None:
+    """Whoever was served last waits longest; who keeps us waiting goes to the end."""
+    lab = Lab(pieces=1, blocks=1)
+    lab.join("a", "b", "c", "d")
+    for peer in ("c", "a", "d", "b"):
+        lab.ask(peer)
+    lab.clock.advance(20.1)
+    assert lab.manager.stalled_peers(lab.clock()) == ["a", "c"]  # two were asked for the only block
+    assert lab.manager.take_hungry() == ["d", "b", "a", "c"]
+
+
+def test_two_silent_peers_cannot_keep_the_last_block_from_a_good_one() -> None:
+    """They lose it after 20 seconds, and then those are asked first who were not asked before."""
+    lab = Lab(pieces=1, blocks=1)
+    lab.join("mute", "silent", "good")
+    (request,) = lab.ask("mute")
+    assert lab.ask("silent") == [request]
+    assert lab.ask("good") == []
+    lab.clock.advance(20.1)
+    assert set(lab.manager.stalled_peers(lab.clock())) == {"mute", "silent"}
+    asked = {peer: lab.ask(peer) for peer in lab.manager.take_hungry()}
+    assert asked["good"] == [request]
+
+
+def test_a_peer_whose_blocks_were_taken_over_is_asked_again() -> None:
+    """Nothing that it sends will remind us of it: it has nothing left to send."""
+    lab = Lab(piece_length=BLOCK_SIZE, total=2 * BLOCK_SIZE)
+    lab.join("slow", pieces=[0], rate=1.0)
+    lab.join("fast", pieces=[0], rate=100.0)
+    lab.ask("slow", depth=1)
+    lab.give("fast", lab.ask("fast", depth=1))
+    lab.manager.peer_has("slow", 1)
+    assert "slow" in lab.manager.take_hungry()
+    assert blocks_of(lab.ask("slow", depth=1)) == [(1, 0)]
 
 
 def test_nobody_is_hungry_when_there_is_nothing_more() -> None:
@@ -1147,35 +1194,45 @@ def test_hashing_is_done_without_the_lock() -> None:
 
 
 class Remote:
-    """A peer as the test plays it.
+    """A peer as the test plays it; it is its own key.
 
     Args:
+        number: tells peers apart, in the same way in every run.
         kind: `good` sends true bytes, `liar` false ones, `mute` nothing of its own accord.
         depth: requests that it may have in flight.
+        fast: it speaks the fast extension (BEP 6), and rejects what it will not answer.
     """
 
-    def __init__(self, kind: str, depth: int):
+    def __init__(self, number: int, kind: str, depth: int, *, fast: bool):
+        self.number = number
         self.kind = kind
         self.depth = depth
-        self.is_choking = False
+        self.fast = fast
+        self.is_choking = True
         self.is_snubbed = False
         self.asked: list[Request] = []  # what it may answer: it does not know what we took back
         self.sent: list[Piece] = []
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def __repr__(self) -> str:
+        return f"{self.kind} {self.number}"
 
 
 class Histories(RuleBasedStateMachine):
     """Many peers do anything in any order; in the end a good one is left, and the torrent must complete.
 
-    The callbacks follow the download manager: who is asked again, and when, and who is banned.
+    The helpers follow the conversation: who is asked again, and when, and who is banned.
     """
 
     lab: Lab
 
     def __init__(self) -> None:
         super().__init__()
-        self.remotes: dict[PeerAddress, Remote] = {}
+        self.remotes: list[Remote] = []
         self.full: list[ActivePiece] = []
-        self.smart_ban = SmartBan()
+        self.smart_ban: Any = SmartBan()
         self.joined = 0
 
     @property
@@ -1214,73 +1271,94 @@ class Histories(RuleBasedStateMachine):
     # --- what may happen --------------------------------------------------------------------------------
 
     @precondition(lambda self: len(self.remotes) < 6)
-    @rule(kind=st.sampled_from(["good", "good", "liar", "mute"]), pieces=st.integers(0), depth=st.integers(1, 20))
-    def joins(self, kind: str, pieces: int, depth: int) -> None:
+    @rule(
+        kind=st.sampled_from(["good", "good", "liar", "mute"]),
+        pieces=st.integers(0, 2**10 - 1) | st.just(2**10 - 1),
+        depth=st.integers(1, 20),
+        fast=st.booleans(),
+        unchokes=st.booleans(),
+    )
+    def joins(self, kind: str, pieces: int, depth: int, fast: bool, unchokes: bool) -> None:
         """A peer connects and tells what it has."""
-        self.connect(kind, pieces & (1 << self.manager.piece_count) - 1, depth)
+        remote = self.connect(kind, pieces, depth, fast=fast)
+        if unchokes:
+            self.unchoke(remote)
 
     @precondition(lambda self: self.remotes)
     @rule(data=st.data(), index=st.integers(0, 10))
     def has(self, data: st.DataObject, index: int) -> None:
         """A peer gets a piece, or speaks of one that does not exist."""
-        address = self.some_peer(data)
+        remote = self.some_peer(data)
         if index < self.manager.piece_count:
-            self.manager.peer_has(address, index)
+            self.manager.peer_has(remote, index)
         else:
             with pytest.raises(ProtocolViolation):
-                self.manager.peer_has(address, index)
-            self.disconnect(address)
+                self.manager.peer_has(remote, index)
+            self.disconnect(remote)
 
     @precondition(lambda self: self.remotes)
     @rule(data=st.data(), depth=st.integers(1, 20))
-    def is_asked(self, data: st.DataObject, depth: int) -> None:
-        """A peer unchokes us, or its depth changes."""
-        address = self.some_peer(data)
-        self.remotes[address].depth = depth
-        self.remotes[address].is_choking = False
-        self.ask(address)
+    def unchokes(self, data: st.DataObject, depth: int) -> None:
+        """A peer unchokes us, and its depth changes."""
+        remote = self.some_peer(data)
+        remote.depth = depth
+        self.unchoke(remote)
 
-    @precondition(lambda self: any(remote.asked for remote in self.remotes.values()))
+    @precondition(lambda self: self.remotes)
+    @rule(data=st.data())
+    def chokes(self, data: st.DataObject) -> None:
+        """A peer chokes us; with the fast extension what is under way will be answered or rejected."""
+        remote = self.some_peer(data)
+        remote.is_choking = True
+        self.manager.peer_choked(remote, keeps_requests=remote.fast)
+
+    @precondition(lambda self: self.remotes)
+    @rule(data=st.data(), index=st.integers(0, 9))
+    def allows(self, data: st.DataObject, index: int) -> None:
+        """A peer serves a piece even while it chokes us (BEP 6)."""
+        remote = self.some_peer(data)
+        if remote.fast and index < self.manager.piece_count:
+            self.manager.peer_allows(remote, index)
+            self.ask(remote)
+
+    @precondition(lambda self: any(remote.asked for remote in self.remotes))
+    @rule(data=st.data(), number=st.integers(0, 30))
+    def rejects(self, data: st.DataObject, number: int) -> None:
+        """A peer will not answer a request (BEP 6)."""
+        remote = data.draw(st.sampled_from([remote for remote in self.remotes if remote.asked]))
+        self.reject(remote, remote.asked.pop(number % len(remote.asked)))
+
+    @precondition(lambda self: any(remote.asked for remote in self.remotes))
     @rule(data=st.data(), order=st.lists(st.integers(0, 30), min_size=1, max_size=8), asks=st.booleans())
     def answers(self, data: st.DataObject, order: list[int], asks: bool) -> None:
         """A peer answers some of what it was ever asked for, in any order."""
-        address = data.draw(st.sampled_from([key for key, remote in self.remotes.items() if remote.asked]))
-        asked = self.remotes[address].asked
-        picked = [asked.pop(number % len(asked)) for number in order[: len(asked)]]
-        self.deliver(address, [self.answer(address, request) for request in picked], asks=asks)
+        remote = data.draw(st.sampled_from([remote for remote in self.remotes if remote.asked]))
+        picked = [remote.asked.pop(number % len(remote.asked)) for number in order[: len(remote.asked)]]
+        self.deliver(remote, [self.answer(remote, request) for request in picked], asks=asks)
 
-    @precondition(lambda self: any(remote.sent for remote in self.remotes.values()))
+    @precondition(lambda self: any(remote.sent for remote in self.remotes))
     @rule(data=st.data(), number=st.integers(0, 30), times=st.sampled_from([1, 2, UNASKED_BLOCKS_TOLERATED + 1]))
     def repeats(self, data: st.DataObject, number: int, times: int) -> None:
         """A peer sends a block again."""
-        address = data.draw(st.sampled_from([key for key, remote in self.remotes.items() if remote.sent]))
-        sent = self.remotes[address].sent
-        self.deliver(address, [sent[number % len(sent)]] * times)
+        remote = data.draw(st.sampled_from([remote for remote in self.remotes if remote.sent]))
+        self.deliver(remote, [remote.sent[number % len(remote.sent)]] * times)
 
     @precondition(lambda self: self.remotes)
     @rule(data=st.data(), index=st.integers(0, 10), block=st.integers(0, 4), off=st.sampled_from([0, 0, 0, 1, -1]))
     def volunteers(self, data: st.DataObject, index: int, block: int, off: int) -> None:
         """A peer sends what nobody asked for: a whole block, or one with a wrong length."""
-        address = self.some_peer(data)
+        remote = self.some_peer(data)
         length = min(BLOCK_SIZE, max(0, self.manager.piece_size(index) - block * BLOCK_SIZE)) + off
-        self.deliver(address, [self.answer(address, Request(index, block * BLOCK_SIZE, max(0, length)))])
+        self.deliver(remote, [self.answer(remote, Request(index, block * BLOCK_SIZE, max(0, length)))])
 
-    @precondition(lambda self: any(remote.asked for remote in self.remotes.values()))
+    @precondition(lambda self: any(remote.asked for remote in self.remotes))
     @rule(data=st.data())
     def answers_all_and_breaks_the_rules(self, data: st.DataObject) -> None:
         """A batch that ends in a violation: what came before it must not be lost."""
-        address = data.draw(st.sampled_from([key for key, remote in self.remotes.items() if remote.asked]))
-        answers = [self.answer(address, request) for request in self.remotes[address].asked]
-        self.deliver(address, [*answers, Piece(self.manager.piece_count, 0, b"x")])
-        assert address not in self.remotes
-
-    @precondition(lambda self: self.remotes)
-    @rule(data=st.data())
-    def chokes(self, data: st.DataObject) -> None:
-        """A peer chokes us."""
-        address = self.some_peer(data)
-        self.remotes[address].is_choking = True
-        self.manager.release_requests(address)
+        remote = data.draw(st.sampled_from([remote for remote in self.remotes if remote.asked]))
+        answers = [self.answer(remote, request) for request in remote.asked]
+        self.deliver(remote, [*answers, Piece(self.manager.piece_count, 0, b"x")])
+        assert remote not in self.remotes
 
     @precondition(lambda self: self.remotes)
     @rule(data=st.data())
@@ -1314,11 +1392,12 @@ class Histories(RuleBasedStateMachine):
         """The disk refuses a piece."""
         self.manager.mark_failed(self.full.pop(number % len(self.full)).index, was_bad=False)
 
-    @rule(index=st.integers(0, 10))
-    def is_lost_from_disk(self, index: int) -> None:
+    @precondition(lambda self: self.manager.complete_count)
+    @rule(number=st.integers(0, 9))
+    def is_lost_from_disk(self, number: int) -> None:
         """Somebody deletes a file."""
-        if self.manager.has_piece(index):
-            self.manager.mark_missing(index)
+        complete = list(self.manager.bitfield)
+        self.manager.mark_missing(complete[number % len(complete)])
 
     # --- the end ----------------------------------------------------------------------------------------
 
@@ -1326,8 +1405,7 @@ class Histories(RuleBasedStateMachine):
         """Whatever happened: one good peer with everything must be enough, however the others go on."""
         if not hasattr(self, "lab"):
             return
-        seed = self.connect("good", (1 << self.manager.piece_count) - 1, 16)
-        self.ask(seed)
+        self.unchoke(self.connect("good", 2**10 - 1, 16, fast=False))
         for _ in range(1000):
             if self.manager.is_complete:
                 break
@@ -1339,92 +1417,107 @@ class Histories(RuleBasedStateMachine):
     def second(self) -> None:
         """Let one second pass: everybody who answers at all answers something."""
         self.lab.clock.advance(1.0)
-        for address, remote in list(self.remotes.items()):
-            if address in self.remotes and remote.kind != "mute" and not remote.is_choking:
-                answers = [self.answer(address, request) for request in remote.asked[:4]]
-                del remote.asked[:4]
-                if answers:
-                    self.deliver(address, answers, asks=True)
+        for remote in list(self.remotes):
+            asked = [] if remote.kind == "mute" or remote not in self.remotes else remote.asked[:4]
+            del remote.asked[: len(asked)]
+            if not remote.is_choking:
+                self.deliver(remote, [self.answer(remote, request) for request in asked], asks=True)
+            elif remote.fast:
+                for request in asked:
+                    self.reject(remote, request)
             while self.full:
                 self.verify(self.full.pop())
                 self.feed_hungry()
         self.time_out()
         self.feed_hungry()
 
-    # --- what the download manager does -----------------------------------------------------------------
+    # --- what the conversation does ---------------------------------------------------------------------
 
-    def some_peer(self, data: st.DataObject) -> PeerAddress:
+    def some_peer(self, data: st.DataObject) -> Remote:
         """Draw a connected peer."""
-        return data.draw(st.sampled_from(list(self.remotes)))
+        return data.draw(st.sampled_from(self.remotes))
 
-    def connect(self, kind: str, pieces: int, depth: int) -> PeerAddress:
-        """Add a peer."""
+    def connect(self, kind: str, pieces: int, depth: int, *, fast: bool) -> Remote:
+        """Add a peer, which begins by choking us."""
         self.joined += 1
-        address = PeerAddress(f"{kind}-{self.joined}", 1)
-        self.remotes[address] = Remote(kind, depth)
-        self.manager.add_peer(address)
-        self.manager.peer_has_all(address, pieces)
-        return address
+        remote = Remote(self.joined, kind, depth, fast=fast)
+        self.remotes.append(remote)
+        self.manager.add_peer(remote)
+        self.manager.peer_choked(remote, keeps_requests=False)
+        self.manager.peer_has_all(remote, pieces & (1 << self.manager.piece_count) - 1)
+        return remote
 
-    def disconnect(self, address: PeerAddress) -> None:
+    def disconnect(self, remote: Remote) -> None:
         """Remove a peer."""
-        if self.remotes.pop(address, None):
-            self.manager.remove_peer(address)
+        if remote in self.remotes:
+            self.remotes.remove(remote)
+            self.manager.remove_peer(remote)
             self.feed_hungry()
 
-    def ask(self, address: PeerAddress) -> None:
-        """Ask a peer for more, unless it chokes us."""
-        remote = self.remotes.get(address)
-        if remote and not remote.is_choking:
+    def unchoke(self, remote: Remote) -> None:
+        """Let a peer unchoke us."""
+        remote.is_choking = False
+        self.manager.peer_unchoked(remote)
+        self.ask(remote)
+
+    def reject(self, remote: Remote, request: Request) -> None:
+        """Let a peer reject a request."""
+        self.manager.request_rejected(remote, request.piece_index, request.begin)
+        self.feed_hungry()
+        self.ask(remote)
+
+    def ask(self, remote: Remote) -> None:
+        """Ask a peer for more, if it may be asked."""
+        if remote in self.remotes and (remote.fast or not remote.is_choking):
             depth = 1 if remote.is_snubbed else remote.depth
-            requests = self.manager.next_requests(address, depth, self.lab.clock())
-            assert self.manager.peer_progress(address)[1] <= max(depth, remote.depth, 20)
-            assert not any(self.manager.peer_lacks(address, request.piece_index) for request in requests)
+            requests = self.manager.next_requests(remote, depth, self.lab.clock())
+            assert not any(self.manager.peer_lacks(remote, request.piece_index) for request in requests)
+            assert not requests or self.manager.peer_progress(remote)[1] <= depth
             remote.asked += requests
 
     def feed_hungry(self) -> None:
         """Ask those who could take more."""
-        for address in self.manager.take_hungry():
-            assert isinstance(address, PeerAddress)
-            self.ask(address)
+        for remote in self.manager.take_hungry():
+            assert isinstance(remote, Remote)
+            self.ask(remote)
 
     def time_out(self) -> None:
         """Snub those who keep us waiting."""
-        for address in self.manager.stalled_peers(self.lab.clock()):
-            assert isinstance(address, PeerAddress)
-            self.remotes[address].is_snubbed = True
-            self.ask(address)
+        for remote in self.manager.stalled_peers(self.lab.clock()):
+            assert isinstance(remote, Remote)
+            remote.is_snubbed = True
 
-    def answer(self, address: PeerAddress, request: Request) -> Piece:
+    def answer(self, remote: Remote, request: Request) -> Piece:
         """Return what a peer would send for a request."""
-        return self.lab.block(request, corrupt=self.remotes[address].kind == "liar")
+        return self.lab.block(request, corrupt=remote.kind == "liar")
 
-    def deliver(self, address: PeerAddress, blocks: Sequence[Piece], *, asks: bool = False) -> None:
+    def deliver(self, remote: Remote, blocks: Sequence[Piece], *, asks: bool = False) -> None:
         """Let blocks arrive; a violation ends the connection."""
-        remote = self.remotes[address]
+        if not blocks:
+            return
         remote.is_snubbed = False
         remote.sent += blocks
         counted = self.manager.useful_bytes + self.manager.wasted_bytes
         try:
-            received = self.manager.receive_blocks(address, blocks, self.lab.clock())
+            received = self.manager.receive_blocks(remote, blocks, self.lab.clock())
         except ProtocolViolation:
-            self.disconnect(address)
+            self.disconnect(remote)
             return
         counted = self.manager.useful_bytes + self.manager.wasted_bytes - counted
         assert counted == sum(len(block.block) for block in blocks)
         for loser, cancel in received.cancels:
-            assert isinstance(loser, PeerAddress)
-            assert loser != address
-            assert Request(*cancel) in self.remotes[loser].asked
+            assert isinstance(loser, Remote)
+            assert loser is not remote
+            assert Request(*cancel) in loser.asked
         self.full += received.full
         if asks:
-            self.ask(address)
+            self.ask(remote)
 
     def verify(self, piece: ActivePiece) -> None:
         """Keep a good piece; find out who sent a bad one."""
         suppliers: Collection[Any] = set(piece.requesters)
         is_good = self.manager.verify_piece(piece.index, piece.data)
-        assert is_good != any(supplier.host.startswith("liar") for supplier in suppliers)
+        assert is_good != any(supplier.kind == "liar" for supplier in suppliers)
         if is_good:
             guilty = self.smart_ban.convict(piece.index, [block for _, block in piece.suppliers()])
             self.manager.mark_complete(piece.index)
@@ -1433,12 +1526,11 @@ class Histories(RuleBasedStateMachine):
             self.manager.mark_failed(piece.index)
         else:
             guilty = set()
-            blocks = [(peer, block) for peer, block in piece.suppliers() if isinstance(peer, PeerAddress)]
-            self.smart_ban.remember(piece.index, blocks)
+            self.smart_ban.remember(piece.index, piece.suppliers())
             self.manager.mark_failed(piece.index, suppliers)
-        for address in guilty:
-            assert address.host.startswith("liar"), "an honest peer was banned"
-            self.disconnect(address)
+        for remote in guilty:
+            assert remote.kind == "liar", "an honest peer was banned"
+            self.disconnect(remote)
 
 
 TestHistories = Histories.TestCase

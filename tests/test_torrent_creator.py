@@ -163,30 +163,28 @@ def test_links_and_special_files_are_left_out(tmp_path: Path) -> None:
 def test_hidden_files_and_backups_are_in(tmp_path: Path) -> None:
     """What a name looks like is no reason to leave a file out."""
     wanted = [".git/config", ".hidden", "#a#", "Thumbs.db", "a.bak", "a~"]
-    content = find_content(write(tmp_path / "t", {name: b"x" for name in wanted}))
+    content = find_content(write(tmp_path / "t", dict.fromkeys(wanted, b"x")))
     assert names(content) == sorted(wanted)
     assert content.left_out_summary() == ""
 
 
 @pytest.mark.parametrize(
-    ("patterns", "expected"),
+    ("patterns", "excluded"),
     [
-        (["*~"], [".git/x", "a.tmp", "doc/a.tmp", "doc/deep/a.tmp", "doc/index", "index"]),
-        ([".git"], ["a.tmp", "a~", "doc/a.tmp", "doc/deep/a.tmp", "doc/index", "index"]),
-        (["a.*", "a?"], [".git/x", "doc/deep/b~", "doc/index", "index"]),
-        (["doc/*.tmp"], [".git/x", "a.tmp", "a~", "doc/deep/b~", "doc/index", "index"]),
-        (["doc/deep"], [".git/x", "a.tmp", "a~", "doc/a.tmp", "doc/index", "index"]),
-        (["deep/", "index/", "[.]git/"], ["a.tmp", "a~", "doc/a.tmp", "doc/index", "index"]),
-        (["DOC", "A*"], [".git/x", "a.tmp", "a~", "doc/a.tmp", "doc/deep/a.tmp", "doc/deep/b~", "doc/index", "index"]),
+        (["*~"], {"a~", "doc/deep/b~"}),
+        ([".git"], {".git/x"}),
+        (["a.*", "a?"], {"a.tmp", "a~", "doc/a.tmp", "doc/deep/a.tmp"}),
+        (["doc/*.tmp"], {"doc/a.tmp", "doc/deep/a.tmp"}),
+        (["doc/deep"], {"doc/deep/a.tmp", "doc/deep/b~"}),
+        (["deep/", "index/", "[.]git/"], {".git/x", "doc/deep/a.tmp", "doc/deep/b~"}),
+        (["DOC", "A*"], set()),
     ],
 )
-def test_exclude(tmp_path: Path, patterns: list[str], expected: list[str]) -> None:
+def test_exclude(tmp_path: Path, patterns: list[str], excluded: set[str]) -> None:
     """By name at any depth, or by path with a slash; a slash at the end asks for a directory; case counts."""
-    files = ("a.tmp", "a~", "index", ".git/x", "doc/index", "doc/a.tmp", "doc/deep/a.tmp", "doc/deep/b~")
-    root = write(tmp_path / "t", {name: b"x" for name in files})
-    found = names(find_content(root, patterns))
-    assert [name for name in found if name != "doc/deep/b~" or name in expected] == expected
-    assert all(name in files for name in found)
+    files = {".git/x", "a.tmp", "a~", "doc/a.tmp", "doc/deep/a.tmp", "doc/deep/b~", "doc/index", "index"}
+    root = write(tmp_path / "t", dict.fromkeys(files, b"x"))
+    assert set(names(find_content(root, patterns))) == files - excluded
 
 
 def test_exclude_tells_what_it_did(tmp_path: Path) -> None:
@@ -353,7 +351,7 @@ def test_nothing_to_share_is_refused(tmp_path: Path) -> None:
         write(tmp_path / "empty", {}),
         write(tmp_path / "files", {"a": b"", "d/b": b""}),
     ):
-        with pytest.raises(MetainfoError, match="nothing to share.*no file with a byte in it$"):
+        with pytest.raises(MetainfoError, match=r"nothing to share.*no file with a byte in it$"):
             create_torrent(path)
 
 
@@ -376,7 +374,7 @@ def test_missing_and_special_paths_are_refused(tmp_path: Path) -> None:
         create_torrent(tmp_path / "pipe")
     with pytest.raises(MetainfoError, match="no name"):
         create_torrent(Path("/"))
-    with pytest.raises(StorageError, match="cannot read .*: No such file"):
+    with pytest.raises(StorageError, match=r"cannot read .*: No such file"):
         create_torrent(tmp_path / "missing" / "..")
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(StorageError, match=r"loop: Too many levels of symbolic links"):
@@ -406,7 +404,7 @@ def test_directories_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
 def test_more_files_than_clients_take_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While they are counted, and not after an hour of hashing."""
     monkeypatch.setattr(torrent_creator, "MAX_FILES", 3)
-    root = write(tmp_path / "t", {name: b"x" for name in ("a", "b", "d/c")})
+    root = write(tmp_path / "t", dict.fromkeys(("a", "b", "d/c"), b"x"))
     assert len(find_content(root).files) == 3
     (root / "d" / "e").write_bytes(b"x")
     with pytest.raises(MetainfoError, match=r"t has more files than clients take \(3\)"):
@@ -460,8 +458,8 @@ def test_a_file_that_changes_meanwhile_is_an_error(tmp_path: Path, change: str) 
 def test_an_unreadable_file_is_found_before_hashing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests run as root, which may read everything, so the system is faked."""
     root = write(tmp_path / "t", {"a": b"x", "b": b"y"})
-    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "b")
-    with pytest.raises(StorageError, match="cannot read .*b: Permission denied"):
+    monkeypatch.setattr(os, "access", lambda path, _mode: path.name != "b")
+    with pytest.raises(StorageError, match=r"cannot read .*b: Permission denied"):
         find_content(root)
     assert names(find_content(root, ["b"])) == ["a"]
 

@@ -109,6 +109,11 @@ class ActivePiece:
             self.second_requesters[block] = second
         return False
 
+    def workers(self) -> set[PeerKey | None]:
+        """Return the owner and those who are asked for blocks, None among them for what nobody does."""
+        asked = {peer for peer, here in zip(self.requesters, self.received, strict=True) if not here}
+        return {self.owner, *asked, *self.second_requesters.values()}
+
     def suppliers(self) -> Iterator[tuple[PeerKey, memoryview]]:
         """Give each received block's supplier and bytes, in order."""
         for block, supplier in enumerate(self.requesters):

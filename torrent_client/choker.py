@@ -180,7 +180,6 @@ class _Known:
         """End its turn."""
         self.unchoked_at = None
         self.waiting_since = now
-        self.is_regular = False
 
 
 class Choker:
@@ -269,7 +268,7 @@ class Choker:
     def _claims_to_a_leecher(self, wanting: list[_Known], others: list[_Known], now: float) -> Iterator[_Known]:
         """Yield who earned a slot, whose optimistic turn is not over, who waits, and whose turn is over."""
         regular = self._regular(wanting, now)
-        for peer in wanting:
+        for peer in self._peers.values():
             peer.is_regular = peer in regular
         yield from (peer for peer in regular if peer in others)
         others = [peer for peer in others if peer not in regular]
@@ -282,7 +281,7 @@ class Choker:
         """Return those who earn a slot by what they send us, the best first."""
         places = self.slots - max(1, self.slots // SLOTS_PER_OPTIMISTIC)
         earning = [peer for peer in wanting if peer.merit() and (peer.is_unchoked or peer.may_begin(now))]
-        return sorted(earning, key=_Known.merit, reverse=True)[: max(0, places)]
+        return sorted(earning, key=_Known.merit, reverse=True)[:places]
 
     def _by_lot(self, waiting: list[_Known], now: float) -> Iterator[_Known]:
         """Yield the waiting peers in the order of optimistic turns.

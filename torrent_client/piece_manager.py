@@ -81,6 +81,7 @@ class _Peer:
     last_block: float = 0.0  # when a block came, or when it was first asked again
     late_answers: int = UNASKED_BLOCKS_TOLERATED  # blocks it may still send unasked
     on_parole: bool = False
+    is_snubbed: bool = False  # it kept us waiting for too long, and nothing came since
     refused: int = 0  # set of bits: it rejected requests for them
     allowed_fast: int = 0  # set of bits: it serves them even while it chokes us
     chokes: bool = False
@@ -152,7 +153,7 @@ class PieceManager:
         self.useful_bytes = 0  # of blocks that were stored; these three are written under the lock
         self.wasted_bytes = 0  # of blocks that came twice or unasked, and of pieces that failed
         self.hash_failures = 0
-        self._hungry: set[PeerKey] = set()  # peers that got less than they could take
+        self._hungry: dict[PeerKey, None] = {}  # peers that got less than they could take, in their order
 
     # --- pieces ----------------------------------------------------------------------------------
 
@@ -235,7 +236,7 @@ class PieceManager:
                 return
             self._release_requests(peer, record)
             self._picker.remove(record.pieces)
-            self._hungry.discard(peer)
+            self._hungry.pop(peer, None)
             for piece in self._active.values():
                 if piece.owner == peer:
                     piece.owner, piece.exclusive = None, False
@@ -270,7 +271,9 @@ class PieceManager:
         with self._lock:
             record = self._peers[peer]
             record.chokes = True
-            if not keeps_requests:
+            if keeps_requests:
+                self._disown_pieces(peer, record)
+            else:
                 self._release_requests(peer, record)
 
     def peer_unchoked(self, peer: PeerKey) -> None:
@@ -352,10 +355,10 @@ class PieceManager:
                 if piece is None:
                     break
                 self._take_blocks(piece, peer, record, room - len(requests), now, requests)
-            if not requests and not record.servable & self._missing:
+            if not requests and (not record.servable & self._missing or len(self._active) >= self._max_active):
                 requests = self._end_game_requests(peer, record, room, now)
             if len(requests) < room:
-                self._hungry.add(peer)
+                self._hungry[peer] = None
             return requests
 
     def receive_blocks(self, peer: PeerKey, blocks: Sequence[Piece], now: float) -> Received:
@@ -371,6 +374,7 @@ class PieceManager:
             if record is None:
                 return received
             record.last_block = now
+            record.is_snubbed = False
             try:
                 for index, begin, payload in blocks:
                     block = begin // BLOCK_SIZE
@@ -408,7 +412,8 @@ class PieceManager:
     def stalled_peers(self, now: float) -> list[PeerKey]:
         """Find peers that owe us blocks and sent none for too long; their blocks go to others.
 
-        A peer that sends, but skips a block, loses that block alone.
+        They are hungry now, behind all who were before: else two peers that send nothing could take the
+        last block again and again. A peer that sends, but skips a block, loses that block alone.
         """
         timeout = self._config.request_timeout
         stalled = []
@@ -418,6 +423,9 @@ class PieceManager:
                     continue
                 if now - peer.last_block > timeout:
                     self._release_requests(key, peer)
+                    peer.is_snubbed = True
+                    self._hungry.pop(key, None)
+                    self._hungry[key] = None
                     stalled.append(key)
                     continue
                 oldest, asked = next(iter(peer.in_flight.items()))
@@ -536,14 +544,46 @@ class PieceManager:
         """
         if len(self._active) < self._max_active:
             return True
+        piece = self._free_idle_piece(self._lacking)
+        if piece:
+            self._discard(piece)
+        return piece is not None
+
+    def _begin_alone(self, key: PeerKey, peer: _Peer) -> ActivePiece | None:
+        """Give a suspect a begun piece that nobody works on, without what others sent of it.
+
+        With blocks of others in it a bad piece would convict nobody, and could fail again and again.
+        """
+        piece = self._free_idle_piece(peer.servable)
+        if piece is None:
+            return None
+        if any(supplier != key for supplier, here in zip(piece.requesters, piece.received, strict=True) if here):
+            self._discard(piece)
+            return self._begin_piece(key, peer)
+        piece.owner, piece.exclusive = key, True
+        peer.own.append(piece)
+        return piece
+
+    def _free_idle_piece(self, pieces: int) -> ActivePiece | None:
+        """Take one of the begun pieces from the snubbed peers, if any, that alone work on it: the least begun."""
+        snubbed = {None, *(key for key, peer in self._peers.items() if peer.is_snubbed)}
         idle = [
-            piece for piece in self._open.values() if piece.owner is None and len(piece.unrequested) == piece.remaining
+            piece
+            for piece in self._open.values()
+            if pieces >> piece.index & 1 and piece.owner in snubbed and piece.workers() <= snubbed
         ]
-        if idle:
-            least = min(idle, key=lambda piece: sum(piece.received))
-            self.wasted_bytes += sum(least.block_length(block) for block, come in enumerate(least.received) if come)
-            self._abandon(least)
-        return bool(idle)
+        if not idle:
+            return None
+        piece = min(idle, key=lambda piece: sum(piece.received))
+        for key in piece.workers() - {None}:
+            self._release_requests(key, self._peers[key])
+            self._hungry[key] = None
+        return piece
+
+    def _discard(self, piece: ActivePiece) -> None:
+        """Throw away what came of a piece that nobody works on."""
+        self.wasted_bytes += sum(piece.block_length(block) for block, here in enumerate(piece.received) if here)
+        self._abandon(piece)
 
     def _choose_piece(self, key: PeerKey, peer: _Peer, depth: int) -> ActivePiece | None:
         """Return a piece with blocks to ask this peer for, or None; see the module's text for the order."""
@@ -554,8 +594,8 @@ class PieceManager:
                     return piece
                 piece.owner, piece.exclusive = None, False  # it chokes us, and others may go on
             peer.own.pop()
-        if peer.on_parole:  # what others left lying is its second choice, or nobody might ever finish it
-            return self._begin_piece(key, peer) or self._open_piece(peer, orphans_only=True)
+        if peer.on_parole:
+            return self._begin_piece(key, peer) or self._begin_alone(key, peer)
         helps_first = self._sequential or depth < self._blocks_per_piece
         return (
             self._open_piece(peer, orphans_only=not helps_first)
@@ -590,6 +630,8 @@ class PieceManager:
 
     def _end_game_requests(self, key: PeerKey, peer: _Peer, room: int, now: float) -> list[Request]:
         """Ask for blocks that are asked of another peer already, of the one that will be last."""
+        if peer.on_parole:
+            return []  # a bad piece with its blocks among others' would convict nobody
 
         def time_left(other: _Peer) -> float:
             return len(other.in_flight) / max(other.rate, 1.0)
@@ -616,7 +658,7 @@ class PieceManager:
                 number in peer.in_flight
                 or block in piece.second_requesters
                 or not servable >> index & 1
-                or (piece.exclusive and (peer.on_parole or not take_exclusive))
+                or (piece.exclusive and not take_exclusive)
             ):
                 continue
             piece.second_requesters[block] = key
@@ -647,7 +689,7 @@ class PieceManager:
         for loser in losers:
             self._peers[loser].in_flight.pop(piece.index * self._blocks_per_piece + block)
             self._peers[loser].late_answers += 1
-            self._hungry.add(loser)  # no block of its own will remind the caller to ask it again
+            self._hungry[loser] = None  # no block of its own will remind the caller to ask it again
             cancels.append((loser, Cancel(piece.index, block * BLOCK_SIZE, piece.block_length(block))))
         if block in piece.unrequested:
             piece.unrequested.remove(block)
@@ -666,6 +708,10 @@ class PieceManager:
         """Give all that a peer was asked for back, and with it the pieces that it owns."""
         for number in list(peer.in_flight):
             self._release_block(key, peer, number)
+        self._disown_pieces(key, peer)
+
+    def _disown_pieces(self, key: PeerKey, peer: _Peer) -> None:
+        """Let whoever comes first finish the pieces that a peer began."""
         for piece in peer.own:
             if piece.owner == key:
                 piece.owner, piece.exclusive = None, False

@@ -52,7 +52,7 @@ and the .torrent itself if it lies in the directory.
 
 The path of the torrent goes to standard output, or with --json one object: path, info_hash, pieces,
 piece_length, size, files. The same files and settings give the same info hash always, which is also that
-of mktorrent and libtorrent.
+of mktorrent and libtorrent (except that these follow links).
 """
 
 CREATE_EPILOG = """\

@@ -225,8 +225,8 @@ def _advice(path: Path, torrent: TorrentFile, options: Namespace) -> list[str]:
         lines.append("note: no tracker, so that peers need the DHT or each other's addresses; see --tracker")
     if torrent.renamed:
         lines.append(
-            f"warning: {len(torrent.renamed):,} name(s) are not safe on every system: some clients, this one too, change "
-            "them; better rename the files and make the torrent again"
+            f"warning: {len(torrent.renamed):,} name(s) are not safe on every system: some clients, this one too, "
+            "change them; better rename the files and make the torrent again"
         )
         lines += [f"  {printable(str(renamed))}" for renamed in torrent.renamed[:RENAMES_SHOWN]]
         return lines

@@ -44,7 +44,11 @@ def main(arguments: Sequence[str]) -> int:
 def run() -> NoReturn:
     """Run the program with the process's own arguments, and exit."""
     code = main(sys.argv[1:])
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError as error:  # a full disk behind a redirection, say
+        print(f"error: cannot write the output: {error.strerror}", file=sys.stderr)
+        os._exit(ExitCode.ERROR)
     sys.stderr.flush()
     if any(thread.name.startswith("peer") for thread in threading.enumerate()):
         os._exit(code)  # a worker hangs in a name look-up: everything is saved, so it must not keep us

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from torrent_client.bitfield import Bitfield
@@ -60,7 +61,7 @@ def _check(
 ) -> None:
     """Hash every piece, with a progress bar where somebody looks."""
     with Progress(console=Console(stderr=True), transient=True, disable=not _is_watched(options)) as progress:
-        task = progress.add_task(f"verifying {printable(torrent.name, 40)}", total=torrent.piece_count)
+        task = progress.add_task(escape(f"verifying {printable(torrent.name, 40)}"), total=torrent.piece_count)
 
         def on_checked(_index: int, _good: bool) -> None:
             progress.advance(task)
