@@ -37,6 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # whoever read our output has gone, as in `info | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit finds somebody
         return ExitCode.OK
+    except OSError as error:  # what no part foresaw, such as standard output on a full disk
+        print(f"error: {error.strerror or error}", file=sys.stderr)
+        return ExitCode.ERROR
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
 
@@ -46,7 +49,7 @@ def run() -> NoReturn:
     code = main(sys.argv[1:])
     try:
         sys.stdout.flush()
-    except OSError as error:  # a full disk behind a redirection, say
+    except OSError as error:
         print(f"error: cannot write the output: {error.strerror}", file=sys.stderr)
         os._exit(ExitCode.ERROR)
     sys.stderr.flush()
