@@ -103,12 +103,16 @@ class Room:
             self.pieces,
             lambda: self.peers,
             self.full.append,
+            self._on_interest,
             6881,
             Config(),
             Random(1),
             clock,
             super_seed=super_seed,
         )
+
+    def _on_interest(self) -> None:
+        self.talk.rechoke()
 
     def join(self, *, fast: bool = True, host: str = "192.0.2.7") -> tuple[Peer, FakeConnection]:
         """Let a peer in."""

@@ -22,7 +22,11 @@ the first `slots` of it are unchoked:
 
 A peer that has sent us nothing for two rounds has no claim to a regular slot: it has nothing for us, it
 rides free, or it *snubs* us. All slots that nobody earns are optimistic, then: the fewer good peers we have,
-the harder we look for others. That is BEP 3's anti-snubbing; where nobody sends us anything, all take turns.
+the harder we look for others. That is Cohen's anti-snubbing; where nobody sends us anything, all take turns.
+
+A seed has nothing to trade. BEP 3 lets it serve those that take most; then a few get everything and the
+others nothing. Turns give every peer some pieces to trade, which is what a swarm needs from its seed;
+Mainline and libtorrent came to the same.
 
 No *fibrillation*: TCP needs seconds to get up to speed, so who is unchoked stays so for a round at least
 unless it loses interest, and who is choked stays so for a round, even beside a free slot.
@@ -34,8 +38,9 @@ regular one. We do not (nor do libtorrent and rain): it would spare such a peer,
 half a round of waiting on average; the price is that the number of unchoked peers has no limit, which
 whoever requests without being interested can use, and that others are choked in the middle of a round.
 
-Spec: BEP 3 (choking, optimistic unchoking, anti-snubbing, fibrillation).
-Thread: one at a time, the caller's; housekeeping.
+Spec: BEP 3 (choking, optimistic unchoking, fibrillation); Cohen, "Incentives Build Robustness in BitTorrent",
+2003 (anti-snubbing).
+Thread: any, one at a time; its owner sees to that.
 Lock: none.
 """
 
@@ -53,8 +58,8 @@ ROUND: Final = 10.0
 libtorrent 15 s: TCP must get up to speed before its rate tells anything."""
 
 OPTIMISTIC_TURN: Final = 30.0
-"""Seconds that an unearned slot lasts. BEP 3: enough for the upload to start, for the peer to reciprocate,
-and for its download to us to get up to speed."""
+"""Seconds that an unearned slot lasts. BEP 3 30 s: enough for our upload to get up to speed, for the peer to
+reciprocate, and for what it sends to get up to speed."""
 
 NEW_PEER_AGE: Final = 60.0
 """Seconds after which a peer that has not had a slot is no longer new: two optimistic turns, so that it
@@ -65,7 +70,7 @@ NEW_PEER_TICKETS: Final = 3
 
 MEASURED_ROUNDS: Final = 2
 """Rounds during which what a peer sent us counts: 20 s, Mainline's `max_rate_period`. A peer that has sent
-nothing for so long snubs us; BEP 3 waits a minute for that, Mainline 30 s, libtorrent 20 s."""
+nothing for so long snubs us; Cohen waited a minute for that, Mainline 30 s, libtorrent 20 s."""
 
 INCUMBENT_BONUS: Final = 1.25
 """How many times more than a regular peer another must send to take its slot. Transmission prefers the
@@ -77,7 +82,8 @@ MIN_SLOTS: Final = 4
 """Peers unchoked at once on any link. BEP 3: four."""
 
 MAX_SLOTS: Final = 20
-"""Peers unchoked at once on the fastest link; beyond it each one's share grows instead. qBittorrent 20."""
+"""Peers unchoked at once on the fastest link; beyond it each one's share grows instead. qBittorrent
+20 in all, Transmission 8 a torrent."""
 
 SLOTS_PER_OPTIMISTIC: Final = 5
 """One slot of so many, but at least one, cannot be earned. libtorrent 5; with four slots BEP 3's one."""
@@ -92,11 +98,12 @@ LINK_MEMORY: Final = 0.97
 A lull, or slow downloaders, do not make the link slow."""
 
 SEED_QUOTA: Final = 16 * MIB
-"""Bytes that a peer gets from a seed in one turn. libtorrent 20 pieces, which is about that."""
+"""Bytes that a peer gets from a seed in one turn. libtorrent 20 pieces, 5 to 80 MiB. At 280 kB/s
+it takes as long as `SEED_TURN`."""
 
 SEED_TURN: Final = 60.0
 """Seconds that a turn at a seed lasts at most, so that slow peers do not hold slots for hours. libtorrent
-at least 60 s; Mainline replaces two of four every 30 s, which is the same."""
+at least 60 s; Mainline replaces two of four every 30 s, which amounts to the same."""
 
 _NEVER: Final = float("-inf")
 

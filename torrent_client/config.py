@@ -95,7 +95,10 @@ class Config:
     """Requests of one peer that we queue, advertised in BEP 10. libtorrent and Transmission 2000."""
 
     upload_slots: int = 4
-    """Interested peers unchoked at once. BEP 3: four downloaders."""
+    """Interested peers unchoked at once, at least. BEP 3: four downloaders."""
+
+    max_upload_slots: int = 20
+    """The same on a fast link, see `choker.slots_for`. qBittorrent 20."""
 
     max_request_length: int = 8 * BLOCK_SIZE
     """Bytes of a block that we serve at most; BEP 3 says that larger requests close the connection,
@@ -107,10 +110,7 @@ class Config:
     max_download_rate: float = 0.0
     """Bytes per second that all torrents together take; 0 for no limit."""
 
-    # --- swarm behaviour -------------------------------------------------------------------------
-    choke_interval: float = 10.0
-    """Seconds between two rounds of choking. BEP 3: ten seconds, so that TCP can ramp up."""
-
+    # --- the life of a torrent -------------------------------------------------------------------
     housekeeping_interval: float = 1.0
     """Seconds between two rounds of dialling, measuring and timing out."""
 

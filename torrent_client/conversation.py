@@ -11,8 +11,8 @@ Each read brings a batch of messages; every kind has one method, found through a
 one read are stored together, and the next ones are asked for before anything else happens.
 
 Spec: BEP 3 (peer messages), 6 (fast extension), 10 (extension handshake), 16 (super-seeding), 21 (upload only).
-Thread: handlers on the peer's worker; `tick` in housekeeping; `announce_piece` on verifiers.
-Lock: `_choker_lock`, a leaf, around the choker's decision.
+Thread: handlers on the peer's worker; `tick` and `rechoke` in housekeeping; `announce_piece` on verifiers.
+Lock: none; the parts have theirs.
 """
 
 import logging
@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from random import Random
-from threading import Lock
 from typing import Any, Final
 
 from torrent_client import __version__
@@ -49,6 +48,7 @@ class Conversation:
         pieces: the truth about pieces.
         peers: returns the connected peers.
         on_full: is given each piece that became full, to be verified.
+        on_interest: is called when `rechoke` should be, by the one thread that does so.
         port: TCP port that we listen on, told to peers.
         config: limits.
         rng: source of optimistic luck.
@@ -62,6 +62,7 @@ class Conversation:
         pieces: PieceManager,
         peers: Callable[[], list[Peer]],
         on_full: Callable[[ActivePiece], None],
+        on_interest: Callable[[], None],
         port: int,
         config: Config,
         rng: Random,
@@ -74,11 +75,11 @@ class Conversation:
         self._pieces = pieces
         self._peers = peers
         self._on_full = on_full
+        self._on_interest = on_interest
         self._port = port
         self._config = config
         self._clock = clock
-        self._choker = Choker(rng, slots=config.upload_slots)
-        self._choker_lock = Lock()
+        self._choker = Choker(rng, slots=config.upload_slots, max_slots=config.max_upload_slots)
         self._super_seeder = SuperSeeder(pieces.piece_count, rng) if super_seed else None
         self._asks = True
 
@@ -92,7 +93,6 @@ class Conversation:
             self.update_interest(peer)
         self._time_out(now)
         self.feed_hungry(now)
-        self._rechoke()
 
     # --- coming and going --------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class Conversation:
             self._pieces.remove_peer(peer)
             if self._super_seeder:
                 self._super_seeder.left(peer)
-            self._rechoke()
+            self._on_interest()
             self.feed_hungry(self._clock())
 
     # --- messages, on the peer's worker ------------------------------------------------------------------
@@ -176,11 +176,11 @@ class Conversation:
 
     def _on_interested(self, peer: Peer, _message: messages.Interested) -> None:
         peer.connection.peer_interested = True
-        self._rechoke()
+        self._on_interest()
 
     def _on_not_interested(self, peer: Peer, _message: messages.NotInterested) -> None:
         peer.connection.peer_interested = False
-        self._rechoke()
+        self._on_interest()
 
     def _on_have(self, peer: Peer, message: messages.Have) -> None:
         if self._pieces.peer_has(peer, message.piece_index):
@@ -310,15 +310,18 @@ class Conversation:
             if self._pieces.peer_lacks(peer, index):
                 peer.connection.send(have, may_wait=True)
 
-    def _rechoke(self) -> None:
-        """Let the choker decide who is unchoked, and tell those for whom it has changed."""
+    def rechoke(self) -> None:
+        """Let the choker decide who is unchoked, and tell those for whom it has changed.
+
+        Called by one thread alone: of two callers the slower one might undo what the other has decided
+        from newer facts.
+        """
         peers = self._peers()
         views = [
             PeerView(peer, peer.connection.peer_interested, peer.download.total, peer.connection.uploaded)
             for peer in peers
         ]
-        with self._choker_lock:
-            unchoked = self._choker.choose(views, self._clock(), seeding=self._pieces.is_complete)
+        unchoked = self._choker.choose(views, self._clock(), seeding=self._pieces.is_complete)
         for peer in peers:
             peer.connection.send(messages.Unchoke() if peer in unchoked else messages.Choke())
 

@@ -59,6 +59,9 @@ from torrent_client.tracker_client import PeerAddress, Progress, TrackerClient
 
 logger = logging.getLogger(__name__)
 
+EVENT_PAUSE: Final = 0.02
+"""Seconds in which news for the choker are gathered; short beside the round trip that an unchoke takes."""
+
 STOP_LIMIT: Final = 2.0
 """Seconds that stopping waits for workers; what then still hangs in a name look-up is left behind."""
 
@@ -128,11 +131,13 @@ class DownloadManager:
             sequential=options.sequential,
             early=_early_pieces(torrent, self.storage) if options.sequential else 0,
         )
+        self._attention = Event()  # housekeeping should look at the choker before its next tick
         self.conversation = Conversation(
             torrent.info_hash,
             self.pieces,
             self._connected,
             self._verify_soon,
+            self._attention.set,
             port,
             config,
             rng,
@@ -204,13 +209,14 @@ class DownloadManager:
     def stop(self) -> None:
         """Save, say goodbye, and leave no thread, socket or file behind; within about 3 seconds."""
         self._stopping.set()
+        self._attention.set()
         self.announcer.begin_stop()
         self.swarm.close("we are stopping")
         if self._housekeeping.ident is not None:
             self._housekeeping.join()
         self.swarm.join(STOP_LIMIT)
         self._verifier.shutdown(wait=True)
-        if self._state not in (TorrentState.STARTING, TorrentState.CHECKING, TorrentState.ERROR):
+        if self._state in (TorrentState.DOWNLOADING, TorrentState.COMPLETE):  # else not all is known that is on disk
             self._save_state(synced=self._sync())
         self.storage.close()
         self.announcer.finish_stop()
@@ -275,19 +281,30 @@ class DownloadManager:
 
     def _tick_until_stopped(self) -> None:
         """Dial, measure, time out and save, at their intervals."""
-        now = self._clock()
-        last_save = last_bytes = now
-        while not self._stopping.wait(self._config.housekeeping_interval):
-            before, now = now, self._clock()
-            self._measure(now - before)
+        last_tick = last_save = last_bytes = self._clock()
+        while not self._wait_for_tick(last_tick + self._config.housekeeping_interval):
+            seconds, last_tick = self._clock() - last_tick, self._clock()
+            self._measure(seconds)
             self.swarm.dial()
-            self.conversation.tick(now)
+            self.conversation.tick(last_tick)
             if self._download.last_second:
-                last_bytes = now
-            self._give_up_if_idle(now - last_bytes)
-            if now - last_save >= self._config.resume_interval:
+                last_bytes = last_tick
+            self._give_up_if_idle(last_tick - last_bytes)
+            if last_tick - last_save >= self._config.resume_interval:
                 self._save_state(synced=False)
-                last_save = now
+                last_save = last_tick
+
+    def _wait_for_tick(self, when: float) -> bool:
+        """Wait until it is time to tick, and see to the choker meanwhile; tell whether we are stopping instead."""
+        while not self._stopping.is_set():
+            self.conversation.rechoke()
+            left = when - self._clock()
+            if left <= 0:
+                return False
+            self._attention.wait(left)
+            self._attention.clear()
+            self._stopping.wait(EVENT_PAUSE)  # a peer that changes its mind all the time must not keep us busy
+        return True
 
     def _measure(self, seconds: float) -> None:
         """Take the speeds; drop peers that are of no use to anybody."""

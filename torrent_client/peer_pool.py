@@ -50,8 +50,8 @@ class PeerPool:
             addresses: where peers are said to listen.
             source: who said so, for the display: `tracker`, `given`, ...
         """
-        before = len(self._known)
         with self._lock:
+            before = len(self._known)
             for address in addresses:
                 if (
                     address not in self._known
@@ -144,4 +144,7 @@ def _can_be_dialled(address: PeerAddress) -> bool:
         ip = ipaddress.ip_address(address.host)
     except ValueError:
         return bool(address.host)  # a host name
-    return 0 < address.port < 65_536 and not (ip.is_multicast or ip.is_unspecified or ip.is_reserved)
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    # Of IPv6 much is "reserved" that is in use, ::1 and NAT64 among it.
+    is_reserved = ip.version == 4 and ip.is_reserved
+    return 0 < address.port < 65_536 and not (ip.is_multicast or ip.is_unspecified or is_reserved)

@@ -706,7 +706,7 @@ class PieceManager:
 
     def _release_requests(self, key: PeerKey, peer: _Peer) -> None:
         """Give all that a peer was asked for back, and with it the pieces that it owns."""
-        for number in list(peer.in_flight):
+        for number in list(reversed(peer.in_flight)):  # the block asked first lies on top again
             self._release_block(key, peer, number)
         self._disown_pieces(key, peer)
 
