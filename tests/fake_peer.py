@@ -33,7 +33,7 @@ from torrent_client.torrent_parser import TorrentFile
 from torrent_client.tracker_client import PeerAddress
 
 LOOPBACK = "127.0.0.1"
-TIMEOUT = 5.0  # seconds that a fake waits for our side before its test fails
+TIMEOUT = 10.0  # seconds that a fake waits for our side before its test fails
 PIECE_LENGTH = 2 * BLOCK_SIZE
 
 M = TypeVar("M", bound=Message)
@@ -191,6 +191,15 @@ class FakePeer:
             while True:
                 messages.append(self.next_message())
         return messages
+
+    def read_until_quiet(self, seconds: float = 0.1) -> None:
+        """Read until nothing came for so long."""
+        timeout = self.sock.gettimeout()
+        self.sock.settimeout(seconds)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                self.next_message()
+        self.sock.settimeout(timeout)
 
     def requests(self) -> list[Request]:
         """Return all requests so far."""

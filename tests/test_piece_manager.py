@@ -668,7 +668,7 @@ def test_the_blocks_of_a_silent_peer_go_to_others() -> None:
     check_books(lab.manager)
     assert lab.manager.peer_progress("a") == (1, 0)
     assert lab.manager.stalled_peers(lab.clock()) == []
-    assert sorted(lab.ask("b")) == requests
+    assert lab.ask("b") == requests
 
 
 def test_every_block_gives_a_peer_more_time() -> None:
@@ -737,6 +737,126 @@ def test_the_second_peer_stays_asked_when_the_first_one_leaves() -> None:
     lab.manager.release_requests("b")
     check_books(lab.manager)
     assert lab.ask("c") == [request]
+
+
+# --- the fast extension -----------------------------------------------------------------------------------
+
+
+def test_a_choking_peer_is_asked_only_for_what_it_allows() -> None:
+    """BEP 6: it serves the allowed pieces that it has, choked or not, and nothing else."""
+    lab = Lab(pieces=4, blocks=1)
+    lab.join("a", pieces=[0, 1, 2])
+    lab.manager.peer_choked("a", keeps_requests=False)
+    assert lab.ask("a") == []
+    assert lab.manager.peer_allows("a", 1) is True
+    assert lab.manager.peer_allows("a", 3) is True  # of use is what it serves in all, not this very piece
+    assert blocks_of(lab.ask("a")) == [(1, 0)]
+    lab.manager.peer_unchoked("a")
+    assert sorted(blocks_of(lab.ask("a"))) == [(0, 0), (2, 0)]
+
+
+def test_an_allowed_piece_that_we_have_is_of_no_use() -> None:
+    """Nobody need be asked for it."""
+    lab = Lab(pieces=2, blocks=1)
+    lab.join("a")
+    lab.manager.mark_complete(1)
+    lab.manager.peer_choked("a", keeps_requests=True)
+    assert lab.manager.peer_allows("a", 1) is False
+    assert lab.ask("a") == []
+
+
+@pytest.mark.parametrize("index", [2, 2**32 - 1])
+def test_an_allowed_piece_outside_the_torrent_is_a_violation(index: int) -> None:
+    """As with `have`, the index is checked before it becomes a huge number."""
+    lab = Lab(pieces=2)
+    lab.join("a")
+    with pytest.raises(ProtocolViolation, match=f"allowed fast {index}"):
+        lab.manager.peer_allows("a", index)
+
+
+def test_a_choke_of_a_fast_peer_leaves_the_requests_under_way() -> None:
+    """It answers or rejects each of them; but others may go on with the piece that it began."""
+    lab = Lab(pieces=1, blocks=4)
+    lab.join("a", "b")
+    requests = lab.ask("a", depth=2)
+    lab.manager.peer_choked("a", keeps_requests=True)
+    check_books(lab.manager)
+    assert lab.manager.peer_progress("a") == (1, 2)
+    rest = lab.ask("b", depth=2)
+    assert blocks_of(rest) == [(0, 2), (0, 3)]
+    assert lab.ask("a") == []
+    lab.give("a", requests)
+    lab.keep(lab.give("b", rest).full)
+    assert lab.manager.is_complete
+
+
+def test_a_choke_of_a_fast_suspect_frees_its_piece() -> None:
+    """A piece that nobody else may touch must not wait for a peer that chokes us."""
+    lab = Lab(pieces=2, blocks=2)
+    disgrace(lab)
+    index = lab.manager.get_next_piece("a")
+    assert index is not None
+    lab.manager.peer_choked("a", keeps_requests=True)
+    check_books(lab.manager)
+    lab.join("c")
+    assert (index, 0) in blocks_of(lab.ask("c"))
+
+
+def test_a_rejected_block_goes_to_others() -> None:
+    """The peer is not asked for that piece again before it unchokes us anew, and others are."""
+    lab = Lab(pieces=2, blocks=2)
+    lab.join("a")
+    requests = lab.ask("a", depth=4)
+    refused = requests[0].piece_index
+    lab.manager.request_rejected("a", refused, 0)
+    check_books(lab.manager)
+    assert lab.manager.peer_progress("a") == (2, 3)
+    assert lab.ask("a", depth=8) == []
+    lab.join("b", pieces=[refused])
+    assert blocks_of(lab.ask("b", depth=1)) == [(refused, 0)]
+    lab.manager.remove_peer("b")
+    lab.manager.peer_choked("a", keeps_requests=True)
+    lab.manager.peer_unchoked("a")
+    assert blocks_of(lab.ask("a", depth=8)) == [(refused, 0)]
+
+
+def test_a_rejected_allowed_piece_is_allowed_no_more() -> None:
+    """Else a choking peer would be asked for it again and again."""
+    lab = Lab(pieces=1, blocks=2)
+    lab.join("a")
+    lab.manager.peer_choked("a", keeps_requests=True)
+    lab.manager.peer_allows("a", 0)
+    (request, _) = lab.ask("a")
+    lab.manager.request_rejected("a", 0, request.begin)
+    check_books(lab.manager)
+    assert lab.ask("a") == []
+
+
+@pytest.mark.parametrize(("index", "begin"), [(0, BLOCK_SIZE), (1, 0), (0, 1), (2**32 - 1, 2**32 - 1)])
+def test_a_reject_of_what_was_not_asked_for_changes_nothing(index: int, begin: int) -> None:
+    """It crossed our `cancel`, or it is nonsense."""
+    lab = Lab(pieces=2, blocks=2)
+    lab.join("a")
+    asked = lab.ask("a", depth=1)
+    assert blocks_of(asked) == [(asked[0].piece_index, 0)]
+    lab.manager.request_rejected("a", index ^ asked[0].piece_index, begin)
+    check_books(lab.manager)
+    assert lab.manager.peer_progress("a") == (2, 1)
+    assert len(lab.ask("a", depth=4)) == 3
+
+
+def test_a_rejected_block_is_not_expected_any_more() -> None:
+    """Unlike a block that we took back, it does not count for the blocks that may come unasked."""
+    lab = Lab(pieces=2, blocks=1)
+    lab.join("a")
+    requests = lab.ask("a")
+    for request in requests:
+        lab.manager.request_rejected("a", request.piece_index, request.begin)
+    lab.join("b")
+    lab.keep(lab.give("b", lab.ask("b")).full)
+    lab.send("a", *[lab.block(requests[0])] * UNASKED_BLOCKS_TOLERATED)
+    with pytest.raises(ProtocolViolation, match="nobody asked for"):
+        lab.send("a", lab.block(requests[0]))
 
 
 # --- blocks that nobody asked for -------------------------------------------------------------------------
@@ -886,8 +1006,8 @@ def disgrace(lab: Lab) -> None:
     """Let `a` and `b` fail a piece together, so that both are on parole."""
     lab.join("a", "b")
     first = lab.ask("a", depth=1)
-    second = lab.ask("b", depth=1)
-    assert first[0].piece_index == second[0].piece_index
+    second = lab.ask("b", depth=lab.manager._blocks_per_piece - 1)
+    assert {request.piece_index for request in second} == {first[0].piece_index}
     lab.give("a", first)
     (piece,) = lab.give("b", second, corrupt=True).full
     assert set(piece.requesters) == {"a", "b"}
@@ -951,12 +1071,70 @@ def test_a_suspect_can_finish_the_piece_that_it_had_to_drop(others: list[str]) -
     lab.manager.mark_failed(piece.index, ["a", "b"])
     if not others:
         lab.manager.remove_peer("b")
+    wasted = lab.manager.wasted_bytes
     lab.give("a", lab.ask("a", depth=4)[:1])
     lab.manager.release_requests("a")
     check_books(lab.manager)
-    received = lab.give("a", lab.ask("a", depth=4))
-    lab.keep(received.full)
+    lab.keep(lab.give("a", lab.ask("a", depth=4)).full)
     assert lab.manager.is_complete
+    assert lab.manager.wasted_bytes == wasted  # the block that had come already was its own
+    assert not lab.manager._peers["a"].on_parole
+
+
+def test_a_suspect_begins_anew_what_others_left_lying() -> None:
+    """Their blocks are thrown away: a piece of mixed blocks that fails again would convict nobody."""
+    lab = Lab(pieces=1, blocks=4)
+    disgrace(lab)
+    lab.join("c")
+    lab.give("c", lab.ask("c", depth=4)[:3])
+    assert lab.ask("a") == []  # c is at work on it
+    lab.manager.remove_peer("c")
+    check_books(lab.manager)
+    wasted = lab.manager.wasted_bytes
+    requests = lab.ask("a")
+    assert blocks_of(requests) == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    assert lab.manager.wasted_bytes == wasted + 3 * BLOCK_SIZE
+    assert lab.ask("b") == []  # it is a's alone
+    lab.keep(lab.give("a", requests).full)
+
+
+def test_a_suspect_takes_a_piece_from_a_peer_that_keeps_us_waiting() -> None:
+    """A silent peer that is asked again every 20 seconds must not keep a piece from those who would bring it."""
+    lab = Lab(pieces=1, blocks=4)
+    disgrace(lab)
+    lab.join("mute")
+    lab.ask("mute", depth=4)
+    lab.clock.advance(20.1)
+    assert lab.manager.stalled_peers(lab.clock()) == ["mute"]
+    assert len(lab.ask("mute", depth=1)) == 1  # snubbed, but it was asked before the others
+    requests = lab.ask("a")
+    assert blocks_of(requests) == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    assert lab.manager.peer_progress("mute") == (1, 0)
+    assert "mute" in lab.manager.take_hungry()
+    lab.keep(lab.give("a", requests).full)
+
+
+def test_a_peer_that_sends_again_is_not_snubbed_any_more() -> None:
+    """Its piece is not taken from it."""
+    lab = Lab(pieces=1, blocks=4)
+    disgrace(lab)
+    lab.join("slow")
+    lab.ask("slow", depth=4)
+    lab.clock.advance(20.1)
+    lab.manager.stalled_peers(lab.clock())
+    lab.give("slow", lab.ask("slow", depth=1))
+    assert len(lab.ask("slow", depth=1)) == 1
+    assert lab.ask("a") == []
+
+
+def test_suspects_take_no_part_in_the_end_game() -> None:
+    """Their blocks among others' would make a piece that fails again prove nothing."""
+    lab = Lab(pieces=1, blocks=2)
+    disgrace(lab)
+    lab.join("c", rate=1.0)
+    lab.manager.set_rate("a", 1e6)
+    assert len(lab.ask("c")) == 2
+    assert lab.ask("a") == []
 
 
 def test_a_suspects_piece_with_nothing_in_flight_is_free_when_it_chokes_us() -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``python -m thesis.benchmarks leech|startup|seed``."""
+"""The command line: ``python -m thesis.benchmarks leech|startup|seed|swarm``."""
 
 import argparse
 import shutil
@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -20,7 +21,7 @@ from thesis.benchmarks.torrents import parse_size
 
 MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - the figures are to be without a disk
 WIDTH = 120  # characters of a table that goes to a file or a pipe
-SPARE = 512 << 20  # bytes to leave free beside the payload and its copy
+SPARE = 512 << 20  # bytes to leave free beside the payload and its copies
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -33,12 +34,17 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def add_options(parser: argparse.ArgumentParser, case: Case) -> None:
-    """Add the options that all cases share."""
+    """Add the options that all cases share, and those of swarms or of single leechers."""
     clients = ",".join(DEFAULT_CLIENTS)
     parser.add_argument("--size", type=parse_size, default="1GiB", help="the payload's (%(default)s)")
     parser.add_argument("--piece-length", type=parse_size, default="256KiB", help="(%(default)s)")
-    parser.add_argument("--seeders", type=counts, default="1", help="how many, as in 1,4 (%(default)s)")
-    parser.add_argument("--seeder", choices=SEEDERS, default="sendfile", help="which (%(default)s)")
+    if case.is_swarm:
+        parser.add_argument("--leechers", type=int, default=6, help="how many (%(default)s)")
+        rate_help = "bytes per second that the seed sends at most, as in 2M; 0 for no limit (%(default)s)"
+        parser.add_argument("--seed-rate", type=parse_size, default=0, help=rate_help)
+    else:
+        parser.add_argument("--seeders", type=counts, default="1", help="how many, as in 1,4 (%(default)s)")
+        parser.add_argument("--seeder", choices=SEEDERS, default="sendfile", help="which (%(default)s)")
     names = names_among(case.programs)
     parser.add_argument("--clients", dest="names", type=names, default=clients, help="(%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each client (%(default)s)")
@@ -65,9 +71,17 @@ def names_among(known: Collection[str]) -> Callable[[str], list[str]]:
     return names
 
 
+def chosen_options(arguments: argparse.Namespace) -> Options:
+    """Return what the user chose; options that the case does not have keep their defaults."""
+    options = Options(arguments.size, arguments.piece_length, arguments.names)
+    if CASES[arguments.case].is_swarm:
+        return replace(options, leechers=arguments.leechers, seed_rate=arguments.seed_rate)
+    return replace(options, seeder_counts=arguments.seeders, seeder=arguments.seeder)
+
+
 def roomy_directory(size: int) -> Path:
-    """Return /dev/shm when a payload and its copy fit there, else the usual temporary directory."""
-    fits = MEMORY_DISK.is_dir() and shutil.disk_usage(MEMORY_DISK).free > 2 * size + SPARE
+    """Return /dev/shm when so many bytes fit there, else the usual temporary directory."""
+    fits = MEMORY_DISK.is_dir() and shutil.disk_usage(MEMORY_DISK).free > size + SPARE
     return MEMORY_DISK if fits else Path(tempfile.gettempdir())
 
 
@@ -83,8 +97,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave no helper behind
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     progress = Console(stderr=True, highlight=False)
-    place = arguments.dir or roomy_directory(arguments.size)
-    options = Options(arguments.size, arguments.piece_length, arguments.seeders, arguments.seeder, arguments.names)
+    options = chosen_options(arguments)
+    place = arguments.dir or roomy_directory((1 + options.leechers) * options.size)
     if reason := SEEDERS[options.seeder].missing():
         progress.print(f"{options.seeder} cannot seed: {reason}")
         return 1

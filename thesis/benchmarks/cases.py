@@ -5,29 +5,32 @@ case makes payloads, names its setups, lets the bench take turns with them and l
 """
 
 import statistics
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from thesis.benchmarks.clients import CLIENTS, Client, Libtorrent, Limit
 from thesis.benchmarks.report import MIB, Table, disturbed_note, ratio, spread, values
-from thesis.benchmarks.runner import Bench, Run, Setup, seeder_for
+from thesis.benchmarks.runner import Bench, Outcome, Run, Setup, seeder_for
 from thesis.benchmarks.seeders import SEEDERS, Seeder
+from thesis.benchmarks.swarm import MEMBERS, Member, SwarmRun, SwarmSetup
 from thesis.benchmarks.torrents import Payload, format_size
 
 Results = Mapping[str, list[Run]]
-Program = TypeVar("Program", Client, Seeder)
+Program = TypeVar("Program", Client, Seeder, Member)
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the user may choose; sizes in bytes."""
+    """What the user may choose; sizes in bytes, rates in bytes per second."""
 
     size: int
     piece_length: int
-    seeder_counts: list[int]
-    seeder: str
     names: list[str]  # of clients; of seeders in the seed case
+    seeder_counts: Sequence[int] = (1,)
+    seeder: str = "sendfile"
+    leechers: int = 1  # of the swarm case, as is the next one
+    seed_rate: int = 0  # 0 is no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +40,13 @@ class Case:
     function: Callable[[Bench, Options], list[Table]]
     help: str
     programs: Collection[str] = tuple(CLIENTS)
+    is_swarm: bool = False  # there are leechers to choose the number of, instead of seeders
     defaults: Mapping[str, str] = field(default_factory=dict)
 
 
-def wall(run: Run) -> float:
+def wall(run: Outcome) -> float:
     """Seconds from the process's start to its completion."""
-    return run.cost.wall
+    return run.wall
 
 
 def cpu(run: Run) -> float:
@@ -56,7 +60,7 @@ def seeder_cpu(run: Run) -> float:
 
 
 def present(bench: Bench, programs: list[Program]) -> list[Program]:
-    """Return the clients or seeders that are there, with a word about the others."""
+    """Return the programs that are there, with a word about the others."""
     for program in programs:
         if reason := program.missing():
             bench.say(f"{program.name} is left out: {reason}")
@@ -140,10 +144,59 @@ def seed(bench: Bench, options: Options) -> list[Table]:
     return [table]
 
 
+def swarm(bench: Bench, options: Options) -> list[Table]:
+    """One seed and several leechers, all of one client, start together; until every leecher has everything."""
+    payload = bench.payload(options.size, options.piece_length)
+    members = present(bench, [MEMBERS[name] for name in options.names])
+    setups = {each.name: SwarmSetup(payload, each, options.leechers, options.seed_rate) for each in members}
+    results = bench.take_turns(setups)
+    title = f"swarm: {format_size(payload.size)} from one seed to {options.leechers} leechers"
+    if not options.seed_rate:
+        return [swarm_table(title, results, payload.size)]
+    one_copy = payload.size / options.seed_rate
+    title += f", the seed sends {format_size(options.seed_rate)}/s, one copy in {one_copy:.1f} s"
+    return [swarm_table(title, results, payload.size, one_copy)]
+
+
+def swarm_table(title: str, results: Mapping[str, list[SwarmRun]], size: int, one_copy: float = 0.0) -> Table:
+    """Lay out times, the seed's copies, CPU and waste; with a slow seed also the time in copies sent by it."""
+    columns = ["client", "all complete s", "first to last s", "copies sent by the seed", "CPU s", "peak RSS MiB"]
+    ratios = ["wasted %", "wall / libtorrent", "CPU / libtorrent", *(["wall / one copy"] if one_copy else [])]
+    table = Table(title, [*columns, *ratios], note=disturbed_note(results))
+    base = results.get("libtorrent", [])
+    for name, runs in results.items():
+        downloaded = size * max((len(run.finished) for run in runs), default=1)
+        table.rows.append(
+            [
+                name,
+                spread(values(runs, wall)),
+                spread(values(runs, lambda run: run.spread)),
+                spread(values(runs, lambda run: run.copies)),
+                spread(values(runs, lambda run: run.cpu)),
+                spread(values(runs, lambda run: run.peak_rss / MIB), 0),
+                spread([100 * figure / downloaded for figure in values(runs, lambda run: run.wasted)]),
+                ratio(values(runs, wall), values(base, wall)),
+                ratio(values(runs, lambda run: run.cpu), values(base, lambda run: run.cpu)),
+                *([ratio(values(runs, wall), [one_copy])] if one_copy else []),
+            ]
+        )
+    return table
+
+
 CASES: dict[str, Case] = {
     "leech": Case(leech, "clients download the same torrent over loopback"),
     "startup": Case(startup, "a small torrent, from process start to exit", defaults={"size": "1MiB", "rounds": "11"}),
     "seed": Case(
-        seed, "the cost of seeding to a libtorrent leecher", tuple(SEEDERS), {"names": "ours,libtorrent,sendfile"}
+        seed,
+        "the cost of seeding to a libtorrent leecher",
+        tuple(SEEDERS),
+        defaults={"names": "ours,libtorrent,sendfile"},
+    ),
+    "swarm": Case(
+        swarm,
+        "one seed and several leechers of one client that trade with each other",
+        tuple(MEMBERS),
+        is_swarm=True,
+        defaults={"names": ",".join(MEMBERS), "size": "256MiB"},
     ),
 }

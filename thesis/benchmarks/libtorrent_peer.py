@@ -1,15 +1,20 @@
-"""libtorrent as a seeder or a leecher, tuned for loopback: the C++ client to compare with.
+"""libtorrent as a seeder, a leecher or both, tuned for loopback: the C++ client to compare with.
 
-Run as a program of its own (``python libtorrent_peer.py leech|seed ...``) and importing nothing of this
+Run as a program of its own (``python libtorrent_peer.py leech|seed|swarm ...``) and importing nothing of this
 package, so that its time and memory are libtorrent's and an interpreter's. The leecher announces to the
 torrent's tracker and exits as soon as every piece is verified and written. The seeder trusts its file and
-serves until it is killed. ``--set NAME=VALUE`` changes any libtorrent setting and ``--disk`` the disk
+serves until it is killed. A member of a swarm does both, goes on seeding when complete, and prints JSON lines
+with the keys that our client's have. ``--set NAME=VALUE`` changes any libtorrent setting and ``--disk`` the disk
 backend, to repeat the tuning.
 """
 
 import argparse
+import json
 import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import libtorrent as lt
@@ -17,6 +22,8 @@ import libtorrent as lt
 DISK_BACKENDS = ("default", "mmap", "pread", "posix")
 ALERTS = lt.alert.category_t.error_notification | lt.alert.category_t.status_notification
 WAIT = 60_000  # milliseconds; a wake-up without an alert is harmless
+SWARM_WAIT = 200  # milliseconds between looks at the clock and whether to stop
+REPORT_INTERVAL = 1.0  # seconds between two JSON lines, as our client has it
 
 #: What both sides need: no discovery, no uTP (slow on loopback), no encryption, no limits.
 COMMON: dict[str, object] = {
@@ -44,7 +51,7 @@ SEEDER: dict[str, object] = {
 }
 #: Leeching, pread took 0.39 s for 256 MiB, mmap 0.49 s (and 300 MiB resident), posix 0.66 s. Seeding, posix
 #: (no disk threads to wake) cost 0.20 s of CPU, pread 0.34 s. libtorrent 2.0 has no pread: its default.
-BEST_DISK = {"leech": "pread", "seed": "posix"}
+BEST_DISK = {"leech": "pread", "seed": "posix", "swarm": "pread"}
 
 
 def start_session(listen: str, settings: dict[str, object], disk: str) -> lt.session:
@@ -87,14 +94,61 @@ def leech(arguments: argparse.Namespace) -> None:
 def seed(arguments: argparse.Namespace) -> None:
     """Serve the torrent until killed; the file is taken to be right, as after a restart with resume data."""
     session = start_session(arguments.listen, {**SEEDER, **arguments.settings}, arguments.disk)
-    parameters = torrent_parameters(arguments.torrent, arguments.directory)
-    if parameters.ti is not None:
-        parameters.have_pieces = [True] * parameters.ti.num_pieces()
-    parameters.flags |= lt.torrent_flags.no_verify_files
-    session.add_torrent(parameters)
+    session.add_torrent(complete(torrent_parameters(arguments.torrent, arguments.directory)))
     while True:
         session.wait_for_alert(WAIT)
         session.pop_alerts()
+
+
+def complete(parameters: lt.add_torrent_params) -> lt.add_torrent_params:
+    """Say that every piece is there and good."""
+    if parameters.ti is not None:
+        parameters.have_pieces = [True] * parameters.ti.num_pieces()
+    parameters.flags |= lt.torrent_flags.no_verify_files
+    return parameters
+
+
+def swarm(arguments: argparse.Namespace) -> None:
+    """Take and give until SIGTERM; print a line a second, one at completion and one at the end."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    session = start_session(arguments.listen, {**LEECHER, **SEEDER, **arguments.settings}, arguments.disk)
+    parameters = torrent_parameters(arguments.torrent, arguments.directory)
+    handle = session.add_torrent(complete(parameters) if arguments.complete else parameters)
+    if arguments.upload_limit:
+        # On the torrent, not the session: the session's limit leaves out peers of the local network.
+        handle.set_upload_limit(arguments.upload_limit)
+    is_written, next_report = arguments.complete, 0.0
+    while not stop.is_set():
+        session.wait_for_alert(SWARM_WAIT)
+        for alert in session.pop_alerts():
+            if isinstance(alert, lt.torrent_error_alert | lt.file_error_alert):
+                sys.exit(alert.message())
+            if isinstance(alert, lt.torrent_finished_alert):
+                handle.flush_cache()
+            if isinstance(alert, lt.cache_flushed_alert) and not is_written:
+                is_written, next_report = True, 0.0
+        if time.monotonic() >= next_report:
+            report(handle, "progress", "complete" if is_written else "downloading")
+            next_report = time.monotonic() + REPORT_INTERVAL
+    report(handle, "stopped", "complete" if is_written else "downloading")
+    os._exit(0)
+
+
+def report(handle: lt.torrent_handle, kind: str, state: str) -> None:
+    """Print a JSON line."""
+    status = handle.status()
+    facts = {
+        "type": kind,
+        "state": state,
+        "uploaded": status.total_payload_upload,
+        "wasted": status.total_failed_bytes + status.total_redundant_bytes,
+        "pieces_done": status.num_pieces,
+    }
+    print(json.dumps(facts), flush=True)
+
+
+SIDES = {"leech": leech, "seed": seed, "swarm": swarm}
 
 
 def setting(text: str) -> tuple[str, object]:
@@ -108,19 +162,18 @@ def setting(text: str) -> tuple[str, object]:
 def main() -> None:
     """Parse the command line and run one side."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("side", choices=("leech", "seed"))
+    parser.add_argument("side", choices=SIDES)
     parser.add_argument("torrent", type=Path)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--listen", default="127.0.0.1:0")
     parser.add_argument("--disk", choices=DISK_BACKENDS, help="default: the best one for the side")
+    parser.add_argument("--complete", action="store_true", help="swarm: every piece is there, to begin with")
+    parser.add_argument("--upload-limit", type=int, default=0, help="swarm: bytes per second; 0 is no limit")
     parser.add_argument("--set", dest="changes", type=setting, action="append", default=[])
     arguments = parser.parse_args()
     arguments.settings = dict(arguments.changes)
     arguments.disk = arguments.disk or BEST_DISK[arguments.side]
-    if arguments.side == "leech":
-        leech(arguments)
-    else:
-        seed(arguments)
+    SIDES[arguments.side](arguments)
 
 
 if __name__ == "__main__":

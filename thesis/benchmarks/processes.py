@@ -1,7 +1,8 @@
 """Processes: the one that is measured, and the helpers beside it.
 
 `measure` runs a client through ``launch.py`` and returns what it cost. `Helper` is a seeder or a tracker:
-started before, killed after, its CPU time read while it lives.
+started before, killed after, its CPU time read while it lives. `Reporter` is a helper that prints how it is
+getting on.
 """
 
 import contextlib
@@ -10,10 +11,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from thesis.benchmarks import machine
 
@@ -146,6 +149,54 @@ class Helper:
         kill_group(self._process)
         if self._process.stdout is not None:
             self._process.stdout.close()
+
+
+class Reporter(Helper):
+    """A helper that prints JSON lines with its ``state``, ``uploaded`` and ``wasted`` bytes."""
+
+    def __init__(self, command: list[str], scratch: Path, name: str) -> None:
+        """Start it, and a thread that reads its lines: when a line comes is part of what it says."""
+        super().__init__(command, scratch, name)
+        self._last: dict[str, Any] = {}
+        self._completed_at: float | None = None
+        self._completed_or_ended = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        """Keep the last line, and the time of the first one that says "complete"."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            now, self._last = time.monotonic(), json.loads(line)
+            if self._completed_at is None and self._last["state"] == "complete":
+                self._completed_at = now
+                self._completed_or_ended.set()
+        self._completed_or_ended.set()
+
+    def wait_until_complete(self, deadline: float) -> float:
+        """Return when it said that it was complete, by the monotonic clock; RunFailed when it does not in time."""
+        self._completed_or_ended.wait(max(0.0, deadline - time.monotonic()))
+        if self._completed_at is None:
+            state = "not complete in time" if self.alive() else "ended"
+            raise RunFailed(f"{state}, {self._last.get('pieces_done', 0)} pieces: {self.complaint()}")
+        return self._completed_at
+
+    def ask_to_leave(self) -> None:
+        """Send SIGTERM."""
+        ask_to_leave(self._process)
+
+    def last_report(self) -> dict[str, Any]:
+        """Return its last line, once it has ended; RunFailed when it does not end."""
+        self._reader.join(GRACE)
+        if self._reader.is_alive():
+            raise RunFailed(f"still there {GRACE:.0f} s after SIGTERM: {self.complaint()}")
+        return self._last
+
+    def stop(self) -> None:
+        """Kill it."""
+        kill_group(self._process)
+        self._reader.join()  # the end of its output; before that, the pipe is the reader's
+        super().stop()
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import datetime as dt
 import json
 import statistics
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from thesis.benchmarks import machine
-from thesis.benchmarks.runner import Run
+from thesis.benchmarks.runner import Outcome, R
 
 MIB = 1 << 20
 ABSENT = "-"
@@ -44,7 +44,7 @@ class Table:
         console.print(table)
 
 
-def values(runs: Iterable[Run], measure: Callable[[Run], float]) -> list[float]:
+def values(runs: Iterable[R], measure: Callable[[R], float]) -> list[float]:
     """Return one figure of each run."""
     return [measure(run) for run in runs]
 
@@ -66,7 +66,7 @@ def ratio(numbers: list[float], base: list[float]) -> str:
     return f"{statistics.median(numbers) / statistics.median(base):.2f}"
 
 
-def disturbed_note(results: Mapping[str, list[Run]]) -> str:
+def disturbed_note(results: Mapping[str, Sequence[Outcome]]) -> str:
     """Say which rows rest on disturbed runs; empty when none does."""
     counts = {name: sum(run.disturbed for run in runs) for name, runs in results.items()}
     marked = [f"{name} {count} of {len(results[name])}" for name, count in counts.items() if count]

@@ -1,6 +1,7 @@
 """One run and many: start the seeders and a tracker, measure the client, check its file, repeat in turns.
 
-`run_once` measures one client on empty directories and with fresh seeders. `Bench` owns what a whole
+`run_once` measures one client on empty directories and with fresh seeders. A `Trial` is whatever can be run
+again and again, this or a whole swarm. `Bench` owns what a whole
 invocation shares: the work directory, the payloads, the JSON lines, the rounds.
 """
 
@@ -12,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol, Self, TypeVar
 
 from thesis.benchmarks import machine
 from thesis.benchmarks.clients import Client, Job
@@ -30,9 +32,43 @@ Record = Callable[[Mapping[str, object]], None]
 TIMEOUT_BASE, TIMEOUT_RATE = 60.0, 4 << 20  # seconds, and bytes per second of the slowest client
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What every run has to tell."""
+
+    other_share: float  # of the machine's CPU time during the run, used by programs outside it
+    disturbed: bool
+
+    @property
+    def wall(self) -> float:
+        """Seconds that the run took."""
+        raise NotImplementedError
+
+
+R = TypeVar("R", bound=Outcome)
+R_co = TypeVar("R_co", bound=Outcome, covariant=True)
+
+
+class Trial(Protocol[R_co]):
+    """What is to be run."""
+
+    @property
+    def payload(self) -> Payload:
+        """What is downloaded."""
+
+    def warm_up(self, payload: Payload) -> Self:
+        """Return the same with a small payload, as fast as it goes."""
+
+    def run(self, workspace: Path) -> R_co:
+        """Run it once; RunFailed when it fails or a file is wrong."""
+
+    def facts(self) -> Mapping[str, object]:
+        """Return what tells it from others, for the record."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Setup:
-    """What is to be run."""
+    """One client that downloads alone."""
 
     case: str
     payload: Payload
@@ -40,16 +76,36 @@ class Setup:
     seeder_count: int
     client: Client
 
+    def warm_up(self, payload: Payload) -> Self:
+        """As `Trial.warm_up`."""
+        return dataclasses.replace(self, payload=payload)
+
+    def run(self, workspace: Path) -> "Run":
+        """As `Trial.run`."""
+        return run_once(self, workspace)
+
+    def facts(self) -> Mapping[str, object]:
+        """As `Trial.facts`."""
+        return {
+            "case": self.case,
+            "client": self.client.name,
+            "seeder": self.seeder.name,
+            "seeders": self.seeder_count,
+        }
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Run:
+class Run(Outcome):
     """What came of it; seconds and bytes."""
 
     cost: Cost
     seeder_cpu: float  # all seeders together
     seeder_rss: int  # the largest seeder
-    other_share: float  # of the machine's CPU time during the run, used by programs outside it
-    disturbed: bool
+
+    @property
+    def wall(self) -> float:
+        """Seconds from the process's start to its completion."""
+        return self.cost.wall
 
 
 class Watch:
@@ -65,12 +121,12 @@ class Watch:
         seeding = sum(seeder.cpu() for seeder in self._seeders)
         return seeding, seeding + self._tracker.cpu() + time.process_time(), machine.busy_seconds()
 
-    def stop(self, client_cpu: float) -> tuple[float, float, float]:
-        """Return the seeders' seconds, those of programs without a part in the run, and their share of all."""
+    def stop(self, client_cpu: float) -> tuple[float, float, bool]:
+        """Return the seeders' seconds, the share of all CPU time that others had, and whether it disturbed."""
         seeding, known, busy = self._now()
         other = max(0.0, busy - self._busy - (known - self._known) - client_cpu)
-        there_was = (time.monotonic() - self._start) * (os.cpu_count() or 1)
-        return seeding - self._seeding, other, other / there_was
+        share = other / ((time.monotonic() - self._start) * (os.cpu_count() or 1))
+        return seeding - self._seeding, share, share > DISTURBED and other > DISTURBED_SECONDS
 
 
 def run_once(setup: Setup, workspace: Path) -> Run:
@@ -92,12 +148,12 @@ def run_once(setup: Setup, workspace: Path) -> Run:
         machine.touch_memory(place, payload.size + CLIENT_MEMORY)
         watch = Watch(seeders, tracker)
         cost = measure(command, scratch, TIMEOUT_BASE + payload.size / TIMEOUT_RATE, mark)
-        seeder_cpu, other, share = watch.stop(cost.cpu)
+        seeder_cpu, share, disturbed = watch.stop(cost.cpu)
 
         if not payload.matches(output / payload.path.name):
             raise RunFailed("the downloaded file is missing or wrong")
         rss = max(seeder.peak_rss() for seeder in seeders)
-        return Run(cost, seeder_cpu, rss, share, share > DISTURBED and other > DISTURBED_SECONDS)
+        return Run(cost, seeder_cpu, rss, other_share=share, disturbed=disturbed)
 
 
 def start_seeder(setup: Setup, place: Path, address: str) -> contextlib.AbstractContextManager[Helper]:
@@ -130,41 +186,41 @@ class Bench:
         directory = Path(tempfile.mkdtemp(dir=self._workspace, prefix="payload-"))
         return make_payload(directory / "payload.bin", size, piece_length)
 
-    def take_turns(self, setups: Mapping[str, Setup]) -> dict[str, list[Run]]:
-        """Run the setups in turn, round after round, and return the runs by name; a failed run is left out."""
-        runs: dict[str, list[Run]] = {name: [] for name in setups}
-        ready = [name for name, setup in setups.items() if self._warm_up(name, setup)]
+    def take_turns(self, trials: Mapping[str, Trial[R]]) -> dict[str, list[R]]:
+        """Run the trials in turn, round after round, and return the runs by name; a failed run is left out."""
+        runs: dict[str, list[R]] = {name: [] for name in trials}
+        ready = [name for name, trial in trials.items() if self._warm_up(name, trial)]
         for number in range(1, self._rounds + 1):
             for name in ready:
-                run = self._undisturbed(name, setups[name])
+                run = self._undisturbed(name, trials[name])
                 if run is not None:
                     runs[name].append(run)
                     mark = f", disturbed: {run.other_share:.0%} other load" if run.disturbed else ""
-                    self.say(f"round {number}/{self._rounds} {name}: {run.cost.wall:.2f} s{mark}")
-                    self._record_run(name, number, setups[name], run)
+                    self.say(f"round {number}/{self._rounds} {name}: {run.wall:.2f} s{mark}")
+                    self._record_run(name, number, trials[name], run)
         return runs
 
-    def _warm_up(self, name: str, setup: Setup) -> bool:
+    def _warm_up(self, name: str, trial: Trial[Outcome]) -> bool:
         """Run once with a small torrent, so that programs and libraries are in memory; False when it fails."""
-        payload = setup.payload
+        payload = trial.payload
         if payload.size > WARM_UP_SIZE:
             if self._small is None or self._small.piece_length != payload.piece_length:
                 self._small = self.payload(WARM_UP_SIZE, payload.piece_length)
             payload = self._small
-        return self._try(name, dataclasses.replace(setup, payload=payload)) is not None
+        return self._try(name, trial.warm_up(payload)) is not None
 
-    def _try(self, name: str, setup: Setup) -> Run | None:
+    def _try(self, name: str, trial: Trial[R]) -> R | None:
         try:
-            return run_once(setup, self._workspace)
+            return trial.run(self._workspace)
         except RunFailed as failure:
             self.say(f"{name} failed: {failure}")
             return None
 
-    def _undisturbed(self, name: str, setup: Setup) -> Run | None:
+    def _undisturbed(self, name: str, trial: Trial[R]) -> R | None:
         """Run until nothing else disturbs it, REPEATS more times at most; the least disturbed run."""
-        best: Run | None = None
+        best: R | None = None
         for _ in range(1 + REPEATS):
-            run = self._try(name, setup)
+            run = self._try(name, trial)
             if run is None:
                 return best
             if best is None or run.other_share < best.other_share:
@@ -173,18 +229,10 @@ class Bench:
                 return run
         return best
 
-    def _record_run(self, name: str, number: int, setup: Setup, run: Run) -> None:
-        facts = {
-            "case": setup.case,
-            "name": name,
-            "round": number,
-            "client": setup.client.name,
-            "seeder": setup.seeder.name,
-            "seeders": setup.seeder_count,
-            "size": setup.payload.size,
-            "piece_length": setup.payload.piece_length,
-        }
-        self._record({"record": "run", **facts, **dataclasses.asdict(run)})
+    def _record_run(self, name: str, number: int, trial: Trial[R], run: R) -> None:
+        sizes = {"size": trial.payload.size, "piece_length": trial.payload.piece_length}
+        names = {"name": name, "round": number}
+        self._record({"record": "run", **names, **trial.facts(), **sizes, **dataclasses.asdict(run)})
 
 
 def seeder_for(client: Client, chosen: str) -> Seeder:

@@ -1,14 +1,19 @@
-"""The smallest HTTP tracker: it answers every announce with the same peers (BEP 3, BEP 23 compact).
+"""The smallest HTTP tracker: it answers every announce with the peers it was given (BEP 3, BEP 23 compact).
 
 A process of its own, so that its time is nobody else's; not all clients can be given a peer's address
 directly, so all of them get it from here. Prints the port it listens on.
 
-usage: tracker.py ADDRESS:PORT...
+With ``--introduce`` the peers that announced before are in the answer too. Of any two, the one that comes
+later is told of the other, which listens by then: all meet at once, and nobody has to announce twice.
+
+usage: tracker.py [--introduce] ADDRESS:PORT...
 """
 
 import sys
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
+from urllib.parse import parse_qs, urlsplit
 
 INTERVAL = 1800  # seconds; longer than any benchmark, so that nobody announces twice
 
@@ -20,17 +25,31 @@ def compact(address: str) -> bytes:
 
 
 class AnnounceHandler(BaseHTTPRequestHandler):
-    """Answers any GET; the peers are the class's, for they are the same for all."""
+    """Answers any GET; what it knows is the class's, for there is one swarm."""
 
-    answer = b""
+    given: tuple[str, ...] = ()  # ADDRESS:PORT of the peers that everybody is told of
+    introduces = False
+    met: dict[str, None] = {}  # noqa: RUF012 - ADDRESS:PORT of those who announced, in their order
+    lock = threading.Lock()  # for met
 
     def do_GET(self) -> None:
-        """Send the one answer."""
+        """Send the peers."""
+        peers = b"".join(map(compact, [*self.given, *(self.met_before() if self.introduces else ())]))
+        answer = b"d8:intervali%de5:peers%d:%se" % (INTERVAL, len(peers), peers)
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")
-        self.send_header("Content-Length", str(len(self.answer)))
+        self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
-        self.wfile.write(self.answer)
+        self.wfile.write(answer)
+
+    def met_before(self) -> list[str]:
+        """Return all others who have announced, and take note of this one."""
+        port = parse_qs(urlsplit(self.path).query, encoding="latin-1")["port"][0]
+        address = f"{self.client_address[0]}:{port}"
+        with self.lock:
+            others = [other for other in self.met if other != address]
+            self.met[address] = None
+        return others
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Say nothing."""
@@ -38,8 +57,8 @@ class AnnounceHandler(BaseHTTPRequestHandler):
 
 def main() -> None:
     """Serve until killed."""
-    peers = b"".join(map(compact, sys.argv[1:]))
-    AnnounceHandler.answer = b"d8:intervali%de5:peers%d:%se" % (INTERVAL, len(peers), peers)
+    AnnounceHandler.introduces = "--introduce" in sys.argv
+    AnnounceHandler.given = tuple(word for word in sys.argv[1:] if word != "--introduce")
     server = ThreadingHTTPServer(("127.0.0.1", 0), AnnounceHandler)
     print(server.server_address[1], flush=True)
     server.serve_forever()

@@ -9,6 +9,7 @@ import re
 from typing import Final
 
 _AZUREUS: Final = re.compile(rb"-([A-Za-z0-9~]{2})([0-9A-Za-z]{4})-")
+_MAINLINE: Final = re.compile(rb"M(\d{1,2})-(\d{1,2})-(\d{1,2})-")
 _SHADOW: Final = re.compile(rb"([A-Z])([0-9A-Za-z.]{1,5})-{2,3}")
 
 _NAMES: Final = {
@@ -50,9 +51,11 @@ def client_name(peer_id: bytes) -> str:
     if match := _AZUREUS.match(peer_id):
         code, version = match.groups()
         return f"{_NAMES.get(code, _text(code))} {'.'.join(_text(version))}"
+    if match := _MAINLINE.match(peer_id):
+        return f"Mainline {_text(b'.'.join(match.groups()))}"
     if match := _SHADOW.match(peer_id):
         code, version = match.groups()
-        return f"{'Mainline' if code == b'M' else _text(code)} {_text(version)}"
+        return f"{_text(code)} {_text(version)}"
     return _text(peer_id[:8])
 
 

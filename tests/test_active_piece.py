@@ -1,0 +1,133 @@
+"""The blocks of one piece: sizes, who was asked, who sent them, and buffers that are used again."""
+
+import pytest
+
+from tests.support import payload
+from torrent_client.active_piece import ActivePiece, BufferPool
+from torrent_client.config import BLOCK_SIZE
+
+
+def piece_with_buffer(length: int, owner: str | None = "a") -> ActivePiece:
+    """Return a piece that blocks can be stored in."""
+    piece = ActivePiece(7, length, owner)
+    piece.buffer = memoryview(bytearray(length + 3))
+    return piece
+
+
+def ask(piece: ActivePiece, *peers: str) -> None:
+    """Ask one peer after the other for the next block."""
+    for peer in peers:
+        piece.requesters[piece.unrequested.pop()] = peer
+
+
+@pytest.mark.parametrize(
+    ("length", "lengths"),
+    [
+        (1, [1]),
+        (BLOCK_SIZE - 1, [BLOCK_SIZE - 1]),
+        (BLOCK_SIZE, [BLOCK_SIZE]),
+        (BLOCK_SIZE + 1, [BLOCK_SIZE, 1]),
+        (2 * BLOCK_SIZE, [BLOCK_SIZE, BLOCK_SIZE]),
+        (40_000, [BLOCK_SIZE, BLOCK_SIZE, 7232]),
+    ],
+)
+def test_a_piece_is_cut_into_blocks_of_16_kib_and_a_rest(length: int, lengths: list[int]) -> None:
+    """Every byte is in exactly one block, and no block is empty."""
+    piece = ActivePiece(0, length, None)
+    assert [piece.block_length(block) for block in range(piece.block_count)] == lengths
+    assert piece.block_length(piece.block_count) < 1
+    assert piece.remaining == piece.block_count == len(lengths)
+
+
+def test_blocks_are_taken_in_order() -> None:
+    """The stack gives the lowest block first."""
+    piece = ActivePiece(0, 3 * BLOCK_SIZE, "a")
+    assert [piece.unrequested.pop() for _ in range(3)] == [0, 1, 2]
+
+
+def test_blocks_make_the_piece_in_whatever_order_they_come() -> None:
+    """Each goes to its place, the short last one too, and the buffer's rest is not part of the data."""
+    data = payload(2 * BLOCK_SIZE + 5)
+    piece = piece_with_buffer(len(data))
+    for block, left in ((2, 2), (0, 1), (1, 0)):
+        begin = block * BLOCK_SIZE
+        piece.store(block, memoryview(data)[begin : begin + BLOCK_SIZE], f"peer {block}")
+        assert piece.remaining == left
+    assert piece.data == data
+    assert list(piece.received) == [1, 1, 1]
+    suppliers = [(peer, bytes(block)) for peer, block in piece.suppliers()]
+    assert suppliers == [
+        ("peer 0", data[:BLOCK_SIZE]),
+        ("peer 1", data[BLOCK_SIZE : 2 * BLOCK_SIZE]),
+        ("peer 2", data[2 * BLOCK_SIZE :]),
+    ]
+
+
+def test_the_supplier_counts_and_not_who_was_asked() -> None:
+    """A block that somebody else brought is put to that peer's account."""
+    piece = piece_with_buffer(BLOCK_SIZE)
+    ask(piece, "a")
+    piece.store(0, payload(BLOCK_SIZE), "b")
+    assert [peer for peer, _ in piece.suppliers()] == ["b"]
+
+
+def test_a_block_given_up_by_its_only_requester_is_free_again() -> None:
+    """It lies on top of the stack: the next peer gets it first."""
+    piece = ActivePiece(0, 3 * BLOCK_SIZE, "a")
+    ask(piece, "a", "a")
+    assert piece.give_up(0, "a") is True
+    assert piece.requesters == [None, "a", None]
+    assert piece.unrequested == [2, 0]
+
+
+def test_a_block_given_up_by_one_of_two_stays_asked_for() -> None:
+    """Whoever of the two remains is the only one asked, be it the first or the second."""
+    for leaver, remaining in (("a", "b"), ("b", "a")):
+        piece = ActivePiece(0, BLOCK_SIZE, "a")
+        ask(piece, "a")
+        piece.second_requesters[0] = "b"
+        assert piece.give_up(0, leaver) is False
+        assert piece.requesters == [remaining]
+        assert piece.second_requesters == {}
+        assert piece.unrequested == []
+
+
+def test_a_block_is_not_given_up_for_somebody_who_was_not_asked() -> None:
+    """Those who were asked still are."""
+    piece = ActivePiece(0, BLOCK_SIZE, "a")
+    ask(piece, "a")
+    piece.second_requesters[0] = "b"
+    assert piece.give_up(0, "c") is False
+    assert piece.requesters == ["a"]
+    assert piece.second_requesters == {0: "b"}
+
+
+def test_its_workers_are_its_owner_and_those_who_owe_it_blocks() -> None:
+    """Who has brought what it was asked for is no worker any more; None stands for blocks nobody is asked for."""
+    piece = piece_with_buffer(4 * BLOCK_SIZE, owner="a")
+    ask(piece, "b", "c", "d")
+    piece.second_requesters[1] = "e"
+    piece.store(0, payload(BLOCK_SIZE), "b")
+    assert piece.workers() == {"a", "c", "d", "e", None}
+    ask(piece, "c")
+    assert piece.workers() == {"a", "c", "d", "e"}
+
+
+def test_buffers_are_used_again() -> None:
+    """The pool makes a new one only when none is free."""
+    pool = BufferPool(100)
+    first, second = pool.take(), pool.take()
+    assert (len(first), len(second)) == (100, 100)
+    assert first.obj is not second.obj
+    pool.give_back(first)
+    assert pool.take() is first
+    third = pool.take()
+    assert third.obj is not first.obj
+    assert third.obj is not second.obj
+
+
+def test_a_buffer_of_the_pool_can_be_written() -> None:
+    """It is memory, not bytes."""
+    buffer = BufferPool(4).take()
+    buffer[1:3] = b"ab"
+    assert bytes(buffer[1:3]) == b"ab"

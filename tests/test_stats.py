@@ -1,0 +1,142 @@
+"""Why a download that gets nothing gets nothing: every reason, and which one is told first."""
+
+import dataclasses
+
+import pytest
+
+from torrent_client.announcer import TrackerStatus
+from torrent_client.stats import PeerStats, TorrentState, waiting_reason
+
+NOW = 1000.0
+
+
+def peers(*states: str) -> tuple[PeerStats, ...]:
+    """Return connected peers in these states."""
+    return tuple(
+        PeerStats(
+            address=f"192.0.2.{number}:6881",
+            client="Transmission 4.0.5.0",
+            source="tracker",
+            direction="out",
+            state=state,
+            pieces=1,
+            in_flight=0,
+            download_rate=0.0,
+            upload_rate=0.0,
+            downloaded=0,
+            uploaded=0,
+        )
+        for number, state in enumerate(states, 1)
+    )
+
+
+def tracker(name: str, state: str = "working", wait: float = 60.0, error: str | None = None) -> TrackerStatus:
+    """Return a tracker that is asked again after `wait` seconds."""
+    return TrackerStatus(f"http://{name}/announce", state=state, error=error, next_announce=NOW + wait)
+
+
+def reason(
+    connected: tuple[PeerStats, ...] = (),
+    trackers: tuple[TrackerStatus, ...] = (),
+    *,
+    connecting: int = 0,
+    known_peers: int = 0,
+    next_dial_in: float | None = None,
+) -> str:
+    """Return the reason, with nothing going on but for what a test says."""
+    return waiting_reason(connected, trackers, connecting, known_peers, next_dial_in, NOW)
+
+
+@pytest.mark.parametrize(
+    ("states", "told"),
+    [
+        (["nothing for us"], "1 peer connected, but none has a piece that we lack"),
+        (["nothing for us"] * 2, "2 peers connected, but none has a piece that we lack"),
+        (["choked"], "choked by 1 peer: they have no free upload slot for us yet"),
+        (["choked", "nothing for us", "choked"], "choked by 2 peers: they have no free upload slot for us yet"),
+        (["snubbed"], "1 peer promised blocks but send nothing"),
+        (["snubbed", "choked", "snubbed", "nothing for us"], "2 peers promised blocks but send nothing"),
+        (["idle"], "waiting for the first blocks from 1 peer"),
+        (["sending", "choked"], "waiting for the first blocks from 2 peers"),
+    ],
+)
+def test_connected_peers_are_the_reason_while_there_are_any(states: list[str], told: str) -> None:
+    """Whatever dialling and the trackers do: who is here could send."""
+    connected = peers(*states)
+    assert reason(connected) == told
+    failing = (tracker("a", "failing", error="refused"),)
+    assert reason(connected, failing, connecting=3, known_peers=9, next_dial_in=5.0) == told
+
+
+@pytest.mark.parametrize(("connecting", "told"), [(1, "connecting to 1 peer"), (3, "connecting to 3 peers")])
+def test_dialling_comes_next(connecting: int, told: str) -> None:
+    """Before the question when the next attempt is, and before the trackers."""
+    assert reason(trackers=(tracker("a", "asking"),), connecting=connecting, known_peers=9, next_dial_in=5.0) == told
+
+
+@pytest.mark.parametrize(
+    ("known_peers", "next_dial_in", "told"),
+    [
+        (1, 9.6, "none of 1 known peer could be reached; trying again in 10 s"),
+        (7, 0.0, "none of 7 known peers could be reached; trying again in 0 s"),
+        (7, -3.0, "none of 7 known peers could be reached; trying again in 0 s"),
+    ],
+)
+def test_peers_that_cannot_be_reached_are_told_with_the_next_try(
+    known_peers: int, next_dial_in: float, told: str
+) -> None:
+    """Addresses are known, but nobody answers there; a time that has passed is now."""
+    assert reason(trackers=(tracker("a"),), known_peers=known_peers, next_dial_in=next_dial_in) == told
+
+
+def test_a_tracker_that_is_being_asked_is_named() -> None:
+    """Also when addresses are known of which none will be dialled again."""
+    trackers = (tracker("a", "failing", error="refused"), tracker("b", "asking"))
+    assert reason(trackers=trackers) == "asking http://b/announce for peers"
+    assert reason(trackers=trackers, known_peers=3) == "asking http://b/announce for peers"
+    assert reason(trackers=trackers, next_dial_in=3.0) == "asking http://b/announce for peers"
+
+
+def test_without_trackers_there_is_nobody_to_ask() -> None:
+    """The user learns what could be done about it."""
+    assert reason() == "no peers: the torrent names no tracker, and none were given with --peer"
+
+
+def test_the_tracker_that_is_asked_next_tells_what_is_wrong() -> None:
+    """Its last error and when it is asked again; the other trackers come later."""
+    trackers = (
+        tracker("a", "failing", 90.0, "refused: go away"),
+        tracker("b", "failing", 17.6, "no answer in time"),
+        tracker("c", "working", 30.0),
+    )
+    assert reason(trackers=trackers) == "no peers: http://b/announce says: no answer in time; asking again in 18 s"
+
+
+def test_a_tracker_without_peers_and_without_error_knows_nobody() -> None:
+    """The torrent is dead, or young."""
+    told = "no peers: the tracker knows of nobody else; asking again in 60 s"
+    assert reason(trackers=(tracker("a"),)) == told
+
+
+def test_a_tracker_that_is_due_is_asked_now() -> None:
+    """Never in minus three seconds."""
+    assert reason(trackers=(tracker("a", wait=-3.0),)).endswith("asking again in 0 s")
+
+
+def test_snapshots_cannot_be_changed() -> None:
+    """They cross threads."""
+    (peer,) = peers("idle")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        peer.state = "sending"  # type: ignore[misc]
+
+
+def test_states_are_their_own_text() -> None:
+    """The display and `--json` print them as they are."""
+    assert [f"{state}" for state in TorrentState] == [
+        "starting",
+        "checking",
+        "downloading",
+        "complete",
+        "stopped",
+        "error",
+    ]
