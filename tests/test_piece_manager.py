@@ -18,6 +18,7 @@ from torrent_client.active_piece import ActivePiece
 from torrent_client.config import BLOCK_SIZE, Config
 from torrent_client.errors import ProtocolViolation
 from torrent_client.piece_manager import UNASKED_BLOCKS_TOLERATED, PieceHashes, PieceManager, PieceState, Received
+from torrent_client.piece_picker import WantedPieces
 from torrent_client.protocol.messages import Cancel, Piece, Request
 from torrent_client.smart_ban import SmartBan
 
@@ -450,7 +451,7 @@ def test_the_first_pieces_are_random() -> None:
 
 def test_sequential_mode_asks_in_order_and_for_the_ends_of_files_before_that() -> None:
     """Players read the first and the last piece of a file before they begin."""
-    lab = Lab(pieces=6, blocks=1, sequential=True, early=bits([2, 5]))
+    lab = Lab(pieces=6, blocks=1, sequential=True, wanted=WantedPieces((bits([2, 5]), bits([0, 1, 3, 4]))))
     lab.join("a")
     lab.join("b", pieces=[0, 1, 2, 4, 5])  # 3 is the rarest, which does not count here
     assert [index for index, _ in blocks_of(lab.ask("a"))] == [2, 5, 0, 1, 3, 4]
