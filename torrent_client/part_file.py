@@ -72,10 +72,22 @@ class PartLayout:
             yield Apart(number, offset // self._piece_length)
             place = self.flags.find(1, place + 1)
 
+    def load(self, flags: bytes, size: int) -> None:
+        """Take the flags of a part file of `size` bytes; those that cannot be true are left out."""
+        self.flags[:] = bytes(flag == 1 for flag in flags.ljust(len(self.flags), b"\0"))
+        for apart in list(self):
+            if not self.is_shared(apart.piece) or self.position(apart.piece, self.span(apart)[1]) > size:
+                self.flags[self.flag(apart)] = 0
+
     def flag(self, apart: Apart) -> int:
         """Return where the flag of a file's bytes of its first or last piece is."""
         is_last = apart.piece != self._files[apart.number].offset // self._piece_length
         return FLAGS_PER_FILE * apart.number + is_last
+
+    def span(self, apart: Apart) -> tuple[int, int]:
+        """Return where in the piece the file's bytes begin and end."""
+        file, start = self._files[apart.number], apart.piece * self._piece_length
+        return max(0, file.offset - start), min(self._piece_length, file.offset + file.length - start)
 
     def is_shared(self, index: int) -> bool:
         """Tell whether several files have bytes in a piece, padding not counted."""

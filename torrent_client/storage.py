@@ -130,8 +130,7 @@ class Storage:
         size = len(self._parts.flags)
         with suppress(FileNotFoundError), _translated("look at", self.path(self.part_file)):
             with self._open(len(self.files), _Access.READ) as descriptor:
-                flags = os.pread(descriptor, size, 0)
-            self._parts.flags[:] = bytes(flag == 1 for flag in flags.ljust(size, b"\0"))
+                self._parts.load(os.pread(descriptor, size, 0), os.fstat(descriptor).st_size)
             self._has_part_file = True
 
     def bytes_to_allocate(self, wanted: Sequence[bool] | None = None) -> int:
@@ -343,10 +342,9 @@ class Storage:
     def _bring_back(self, apart: Apart) -> None:
         """Move bytes from the part file to the file that they belong to, which is wanted now."""
         file = self.files[apart.number]
-        start = max(file.offset, apart.piece * self._piece_length)
-        end = min(file.offset + file.length, (apart.piece + 1) * self._piece_length)
-        data = self.read_block(apart.piece, start - apart.piece * self._piece_length, end - start)
-        self._write(apart.number, memoryview(data), start - file.offset)
+        begin, end = self._parts.span(apart)
+        data = self.read_block(apart.piece, begin, end - begin)
+        self._write(apart.number, memoryview(data), apart.piece * self._piece_length + begin - file.offset)
         self._set_flag(apart, 0)
 
     def _set_flag(self, apart: Apart, value: int) -> None:
