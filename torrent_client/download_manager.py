@@ -253,6 +253,8 @@ class DownloadManager:
         self.storage.preallocate(wanted)
         self._priorities = priorities
         self.pieces.set_wanted(self._wanted_pieces(files))
+        if self._stopping.is_set():
+            return
         if self._state is TorrentState.COMPLETE and not self.pieces.is_done:
             self._state, self._ended_at = TorrentState.DOWNLOADING, None
             self._ended.clear()
