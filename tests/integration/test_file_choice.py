@@ -79,6 +79,15 @@ def test_another_selection_goes_on_from_the_first(three_files: MadeTorrent, tmp_
     assert done == three_files.size
 
 
+def test_verify_finds_what_is_apart(three_files: MadeTorrent, tmp_path: Path, downloads: Path) -> None:
+    """The pieces on the edges of the chosen file are good, wherever the rest of them lies."""
+    wanted = run(three_files, tmp_path, downloads, "--select-file", "2").last_report()["pieces_wanted"]
+    command = [sys.executable, MAIN, "verify", three_files.path, "-o", downloads, "--state-dir", tmp_path / "state"]
+    ended = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False, timeout=TIMEOUT)
+    assert ended.returncode == 6
+    assert json.loads(ended.stdout)["pieces_done"] == wanted
+
+
 def test_files_are_listed(three_files: MadeTorrent, tmp_path: Path) -> None:
     """For people and for scripts, with the numbers that --select-file takes; nothing is downloaded."""
     command = [sys.executable, MAIN, three_files.path, "--list-files"]
