@@ -243,3 +243,66 @@ def test_a_bug_while_hashing_is_not_swallowed(disk: Disk, monkeypatch: pytest.Mo
     monkeypatch.setattr(PieceManager, "verify_piece", broken)
     with pytest.raises(ZeroDivisionError):
         disk.check(0)
+
+
+# --- unwanted files ---------------------------------------------------------------------------------------
+
+
+def choose(disk: Disk, *wanted: bool) -> None:
+    """Replace the storage by that of another run, with these files wanted."""
+    disk.storage.close()
+    disk.storage = Storage(disk.storage.root, disk.torrent.files, PIECE, wanted=wanted)
+    disk.storage.find_parts()
+
+
+def state_of(disk: Disk, *pieces: int) -> ResumeData:
+    """Return the state with the part file's stamp in it, as it is saved."""
+    state = disk.state(*pieces)
+    stamp = disk.storage.stamp(disk.storage.part_file)
+    if stamp:
+        state.stamps[str(disk.storage.part_file.path)] = stamp
+    return state
+
+
+def test_pieces_in_the_part_file_are_believed_with_another_selection(disk: Disk) -> None:
+    """What a run with the first file brought is there for every other run."""
+    choose(disk, True, False, False)
+    disk.write(0, 1, 2)
+    state = state_of(disk, 0, 1, 2)
+    for wanted in ((True, False, False), (False, False, True), (True, True, True)):
+        choose(disk, *wanted)
+        assert disk.judge(state) == ([0, 1, 2], [])
+
+
+def test_without_a_state_what_is_apart_is_hashed_and_found(disk: Disk) -> None:
+    """The state file may be deleted at any time."""
+    choose(disk, True, False, False)
+    disk.write(0, 1, 2)
+    choose(disk, False, False, True)
+    assert disk.judge(None) == ([], [0, 1, 2])
+    disk.storage.preallocate()
+    assert disk.check(0, 1, 2) == [(0, True), (1, True), (2, True)]
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_part_file_that_changed_makes_its_pieces_doubtful(disk: Disk, gone: bool) -> None:
+    """They are hashed; without it they are not there, though no file looks changed."""
+    choose(disk, True, False, False)
+    disk.write(0, 1, 2)
+    state = state_of(disk, 0, 1, 2)
+    part = disk.storage.path(disk.storage.part_file)
+    if gone:
+        part.unlink()
+    else:
+        os.utime(part, ns=(1, 1))
+    choose(disk, True, False, False)
+    assert disk.judge(state) == ([0, 1], [] if gone else [2])
+
+
+def test_an_unwanted_file_on_disk_is_hashed(disk: Disk) -> None:
+    """It may be good, and then it is served."""
+    disk.write(0, 1, 2, 3, 4)
+    choose(disk, True, False, False)
+    assert disk.judge(None) == ([], [0, 1, 2, 3, 4])
+    disk.storage.preallocate()
+    assert all(good for _, good in disk.check(0, 1, 2, 3, 4))

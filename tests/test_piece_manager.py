@@ -1,6 +1,7 @@
 """The one truth about pieces: scenarios, and random histories with the books checked after every step."""
 
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from hashlib import sha1
@@ -18,6 +19,7 @@ from torrent_client.active_piece import ActivePiece
 from torrent_client.config import BLOCK_SIZE, Config
 from torrent_client.errors import ProtocolViolation
 from torrent_client.piece_manager import UNASKED_BLOCKS_TOLERATED, PieceHashes, PieceManager, PieceState, Received
+from torrent_client.piece_picker import PiecePicker, WantedPieces
 from torrent_client.protocol.messages import Cancel, Piece, Request
 from torrent_client.smart_ban import SmartBan
 
@@ -450,7 +452,7 @@ def test_the_first_pieces_are_random() -> None:
 
 def test_sequential_mode_asks_in_order_and_for_the_ends_of_files_before_that() -> None:
     """Players read the first and the last piece of a file before they begin."""
-    lab = Lab(pieces=6, blocks=1, sequential=True, early=bits([2, 5]))
+    lab = Lab(pieces=6, blocks=1, sequential=True, wanted=WantedPieces((bits([2, 5]), bits([0, 1, 3, 4]))))
     lab.join("a")
     lab.join("b", pieces=[0, 1, 2, 4, 5])  # 3 is the rarest, which does not count here
     assert [index for index, _ in blocks_of(lab.ask("a"))] == [2, 5, 0, 1, 3, 4]
@@ -1713,3 +1715,149 @@ class Histories(RuleBasedStateMachine):
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(max_examples=100, stateful_step_count=40)
+
+
+# --- wanted pieces ----------------------------------------------------------------------------------------
+
+
+def test_unwanted_pieces_are_never_begun() -> None:
+    """Only what is wanted is asked for, and then the download is done but not complete."""
+    lab = Lab(pieces=5, blocks=1, wanted=WantedPieces((bits([1, 3]),)))
+    lab.join("a")
+    requests = lab.ask("a")
+    assert sorted(index for index, _ in blocks_of(requests)) == [1, 3]
+    full = lab.give("a", requests).full
+    assert lab.manager.get_next_piece("a") is None
+    assert not lab.manager.is_done
+    lab.keep(full)
+    assert lab.manager.is_done
+    assert not lab.manager.is_complete
+    assert lab.ask("a") == []
+    assert lab.manager.take_hungry() == []
+
+
+def test_only_the_last_wanted_piece_is_the_last() -> None:
+    """`mark_complete` tells it once, whatever comes of unwanted pieces before and after."""
+    lab = Lab(pieces=4, wanted=WantedPieces((bits([1, 2]),)))
+    assert [lab.manager.mark_complete(index) for index in (0, 1, 2, 3)] == [False, False, True, False]
+
+
+def test_the_most_urgent_pieces_come_first_and_the_rarest_of_them_before_others() -> None:
+    """Rarity counts within a level only."""
+    levels = (bits([4, 5]), bits([2, 3]), bits([0, 1]))
+    lab = Lab(pieces=7, blocks=1, wanted=WantedPieces(levels))
+    lab.join("a")
+    lab.join("b", pieces=[0, 2, 4])  # 1, 3, 5 are rarer
+    lab.join("c", pieces=[0, 1])
+    assert [index for index, _ in blocks_of(lab.ask("a"))] == [5, 4, 3, 2, 1, 0]
+
+
+def test_the_first_random_pieces_are_urgent_ones() -> None:
+    """A newcomer takes any piece, but of the highest level."""
+    for seed in range(20):
+        levels = (bits([6, 7]), bits(range(6)))
+        lab = Lab(pieces=8, blocks=1, seed=seed, config=Config(random_first_pieces=4), wanted=WantedPieces(levels))
+        lab.join("a")
+        assert lab.ask("a", depth=1)[0].piece_index in (6, 7)
+
+
+def test_a_peer_without_urgent_pieces_gives_others() -> None:
+    """Nobody waits for pieces that a peer does not have."""
+    lab = Lab(pieces=4, blocks=1, wanted=WantedPieces((bits([0]), bits([1, 2, 3]))))
+    lab.join("a", pieces=[2])
+    assert blocks_of(lab.ask("a")) == [(2, 0)]
+
+
+def test_a_peer_with_unwanted_pieces_alone_is_not_interesting() -> None:
+    """It is as if it had nothing."""
+    lab = Lab(pieces=4, wanted=WantedPieces((bits([1]),)))
+    lab.manager.add_peer("a")
+    assert not lab.manager.peer_has_all("a", bits([0, 2]))
+    assert not lab.manager.peer_has("a", 3)
+    assert not lab.manager.is_interesting("a")
+    assert lab.manager.peer_has("a", 1)
+    assert lab.manager.is_interesting("a")
+    lab.manager.mark_complete(1)
+    assert not lab.manager.is_interesting("a")
+
+
+def test_the_end_game_begins_when_the_wanted_pieces_are_asked_for() -> None:
+    """Unwanted pieces that are missing do not keep a fast peer from helping."""
+    lab = Lab(pieces=3, blocks=2, wanted=WantedPieces((bits([1]),)))
+    lab.join("slow", rate=1.0)
+    lab.join("fast", rate=1000.0)
+    assert blocks_of(lab.ask("slow")) == [(1, 0), (1, 1)]
+    assert sorted(blocks_of(lab.ask("fast"))) == [(1, 0), (1, 1)]
+
+
+def test_the_choice_may_change_while_pieces_are_under_way() -> None:
+    """What was begun may still come, what is wanted now is asked for, and the books agree."""
+    lab = Lab(pieces=4, blocks=2, wanted=WantedPieces((bits([0]),)))
+    lab.join("a")
+    begun = lab.ask("a", depth=1)
+    lab.manager.set_wanted(WantedPieces((bits([2]), bits([3]))))
+    check_books(lab.manager)
+    later = lab.ask("a")
+    assert blocks_of(later) == [(0, 1), (2, 0), (2, 1), (3, 0), (3, 1)]
+    lab.keep(lab.give("a", begun + later).full)
+    assert lab.manager.is_done
+    assert [index for index, state in enumerate(lab.states()) if state == COMPLETE] == [0, 2, 3]
+    lab.manager.set_wanted(WantedPieces.all_of(4))
+    assert not lab.manager.is_done
+    assert lab.manager.is_interesting("a")
+    assert blocks_of(lab.ask("a")) == [(1, 0), (1, 1)]
+
+
+def test_an_unwanted_piece_that_failed_is_not_begun_again() -> None:
+    """It goes back to MISSING and stays there."""
+    lab = Lab(pieces=2, blocks=1)
+    lab.join("a")
+    (piece,) = lab.give("a", lab.ask("a", depth=1), corrupt=True).full
+    lab.manager.set_wanted(WantedPieces((bits([1 - piece.index]),)))
+    lab.manager.mark_failed(piece.index)
+    check_books(lab.manager)
+    assert [index for index, _ in blocks_of(lab.ask("a"))] == [1 - piece.index]
+
+
+def test_progress_counts_the_wanted_bytes_alone() -> None:
+    """Of a piece that reaches into unwanted files only the rest counts; the last piece is short."""
+    lab = Lab(piece_length=BLOCK_SIZE, total=4 * BLOCK_SIZE + 100)
+    manager = lab.manager
+    assert manager.wanted_progress() == (5, 0, 4 * BLOCK_SIZE + 100, 0)
+    manager.mark_complete(0)
+    manager.mark_complete(1)
+    manager.set_wanted(WantedPieces((bits([1, 2, 4]),), {1: 84, 4: 10}))
+    check_books(manager)
+    assert manager.wanted_progress() == (3, 1, 2 * BLOCK_SIZE - 84 + 90, BLOCK_SIZE - 84)
+    manager.mark_complete(4)
+    check_books(manager)
+    assert manager.wanted_progress() == (3, 2, 2 * BLOCK_SIZE - 84 + 90, BLOCK_SIZE - 84 + 90)
+    manager.mark_missing(1)
+    check_books(manager)
+    assert manager.wanted_progress() == (3, 1, 2 * BLOCK_SIZE - 84 + 90, 90)
+
+
+def test_the_books_notice_a_piece_on_two_levels() -> None:
+    """`check_invariants` would tell of levels that have a piece in common."""
+    lab = Lab(pieces=3, wanted=WantedPieces((bits([0, 1]), bits([1, 2]))))
+    with pytest.raises(AssertionError, match="two levels"):
+        lab.manager.check_invariants()
+
+
+def test_choosing_among_100_000_pieces_takes_microseconds() -> None:
+    """Levels are whole sets: picking does not depend on how many pieces there are, but for memory speed."""
+    count = 100_000
+    picker = PiecePicker(count, Random(1))
+    picker.levels = tuple(bits_of_every(count, 4, offset) for offset in range(4))
+    everything = (1 << count) - 1
+    for peer in range(50):
+        picker.add(bits_of_every(count, 2 + peer % 7, peer % 5))
+    start = time.perf_counter()
+    for _ in range(1000):
+        assert picker.pick(everything, completed=100) is not None
+    assert time.perf_counter() - start < 2.0  # 0.03 s on an idle machine
+
+
+def bits_of_every(count: int, step: int, offset: int) -> int:
+    """Return the set of every `step`-th piece from `offset` on."""
+    return int("".join("1" if index % step == offset % step else "0" for index in range(count))[::-1], 2)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 
@@ -35,11 +36,11 @@ def entries(*sizes: int | str) -> list[FileEntry]:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Callable[..., Storage]]:
-    """Return `make(*sizes, max_open_files=64)`, which makes a storage that is closed at the end."""
+    """Return `make(*sizes, **options)`, which makes a storage that is closed at the end."""
     made: list[Storage] = []
 
-    def make_storage(*sizes: int | str, max_open_files: int = 64) -> Storage:
-        made.append(Storage(tmp_path / "out", entries(*sizes), PIECE, max_open_files))
+    def make_storage(*sizes: int | str, **options: Any) -> Storage:  # noqa: ANN401  # handed on as they are
+        made.append(Storage(tmp_path / "out", entries(*sizes), PIECE, **options))
         return made[-1]
 
     yield make_storage
@@ -668,3 +669,212 @@ def test_a_stamp_tells_size_and_time_of_change(make: Callable[..., Storage]) -> 
     assert before == (100, 1_700_000_000_123_456_789)
     storage.write_piece(0, payload(100))
     assert storage.stamp(storage.files[0]) != before
+
+
+# --- unwanted files ---------------------------------------------------------------------------------------
+
+PARTS = ".unwanted"
+SIX = [100, 200, 300, 400, PIECE * 2, 50]  # piece 0 holds four files and the beginning of a fifth
+
+
+def listing(storage: Storage) -> list[str]:
+    """Return every file below the root."""
+    return sorted(str(path.relative_to(storage.root)) for path in storage.root.rglob("*") if path.is_file())
+
+
+def only(*numbers: int, of: int = 6) -> list[bool]:
+    """Return that these files are wanted."""
+    return [number in numbers for number in range(of)]
+
+
+def test_a_piece_across_four_tiny_files_leaves_no_stray_file(make: Callable[..., Storage]) -> None:
+    """Only the wanted file and the part file are made; the whole piece can be read again."""
+    storage, data = make(*SIX, wanted=only(2)), payload(sum(SIX))
+    storage.preallocate()
+    assert listing(storage) == ["d/2"]
+    storage.write_piece(0, data[:PIECE])
+    assert listing(storage) == [PARTS, "d/2"]
+    assert on_disk(storage, 2).read_bytes() == data[300:600]
+    assert storage.read_block(0, 0, PIECE) == data[:PIECE]
+    for begin in range(0, PIECE, 77):
+        size = min(50, PIECE - begin)
+        assert storage.read_block(0, begin, size) == data[begin : begin + size]
+    assert not storage.is_hole(0, PIECE)
+
+
+def test_the_part_file_takes_the_space_of_what_is_in_it(make: Callable[..., Storage]) -> None:
+    """It does not grow with the unwanted files."""
+    gib = 1 << 30
+    storage = make(gib, 2 * PIECE, gib, wanted=only(1, of=3))
+    storage.preallocate()
+    assert storage.bytes_to_allocate() <= 2 * PIECE
+    for index in range(gib // PIECE, gib // PIECE + 2):
+        storage.write_piece(index, payload(PIECE))
+    assert listing(storage) == ["d/1"]  # its ends lie on the edges of pieces
+    storage = make(gib + 1, 2 * PIECE, gib, wanted=only(1, of=3))
+    storage.preallocate()
+    for index in range(gib // PIECE, gib // PIECE + 3):
+        storage.write_piece(index, payload(PIECE, index))
+        assert storage.read_block(index, 0, PIECE) == payload(PIECE, index)
+    assert (storage.root / PARTS).stat().st_size <= 4 * PIECE
+
+
+def test_another_run_finds_what_is_apart(make: Callable[..., Storage]) -> None:
+    """Whatever it selects: the part file says where everything is."""
+    first, data = make(*SIX, wanted=only(2)), payload(sum(SIX))
+    first.preallocate()
+    first.write_piece(0, data[:PIECE])
+    first.close()
+    assert listing(first) == [PARTS, "d/2"]
+    for wanted in (only(2), only(5), only()):
+        later = make(*SIX, wanted=wanted)
+        later.find_parts()
+        assert later.read_block(0, 0, PIECE) == data[:PIECE]
+        assert set(later.pieces_apart()) == {later.files[number] for number in (0, 1, 3, 4)}
+        later.close()
+
+
+def test_bytes_move_to_a_file_that_becomes_wanted(make: Callable[..., Storage]) -> None:
+    """One file after the other, until nothing is apart and the part file is gone."""
+    storage, data = make(*SIX, wanted=only(2)), payload(sum(SIX))
+    storage.preallocate()
+    storage.write_piece(0, data[:PIECE])
+    storage.close()
+    for wanted in ([2, 0], [3, 4], [5], [1]):  # those of earlier runs are not wanted any more, and stay
+        storage = make(*SIX, wanted=only(*wanted))
+        storage.find_parts()
+        storage.preallocate()
+        storage.remove_empty_part_file()
+        assert (PARTS in listing(storage)) == (wanted != [1])
+        for file in (storage.files[number] for number in wanted if number < 5):
+            in_piece = min(file.length, PIECE - file.offset)
+            assert storage.path(file).read_bytes()[:in_piece] == data[file.offset :][:in_piece]
+        assert storage.read_block(0, 0, PIECE) == data[:PIECE]
+        storage.close()
+    assert listing(storage) == [f"d/{number}" for number in range(6)]
+
+
+def test_an_empty_part_file_is_removed_at_the_end(make: Callable[..., Storage]) -> None:
+    """A choice that changes while pieces come leaves it until nobody can be reading it."""
+    storage, data = make(*SIX, wanted=only(2)), payload(sum(SIX))
+    storage.preallocate()
+    storage.write_piece(0, data[:PIECE])
+    storage.preallocate([True] * 6)
+    assert storage.read_block(0, 0, PIECE) == data[:PIECE]
+    assert on_disk(storage, 1).read_bytes() == data[100:300]
+    storage.sync()
+    storage.close()
+    assert listing(storage) == [f"d/{number}" for number in range(6)]
+
+
+def test_a_storage_that_did_not_look_removes_no_part_file(make: Callable[..., Storage]) -> None:
+    """Not knowing that there is something in it is no reason to throw it away."""
+    first = make(*SIX, wanted=only(2))
+    first.preallocate()
+    first.write_piece(0, payload(PIECE))
+    first.close()
+    make(*SIX).close()
+    assert PARTS in listing(first)
+
+
+def test_an_unwanted_file_on_disk_is_read_and_never_written(make: Callable[..., Storage]) -> None:
+    """It may be the user's own; bytes that come go to the part file, and count more than what lies there."""
+    storage, data = make(*SIX, wanted=only(2)), payload(sum(SIX))
+    for number, content in ((1, data[100:300]), (3, b"edited by the user")):
+        on_disk(storage, number).parent.mkdir(parents=True, exist_ok=True)
+        on_disk(storage, number).write_bytes(content)
+    storage.preallocate()
+    assert storage.read_block(0, 100, 200) == data[100:300]
+    storage.write_piece(0, data[:PIECE])
+    assert on_disk(storage, 3).read_bytes() == b"edited by the user"
+    assert storage.read_block(0, 0, PIECE) == data[:PIECE]
+    assert listing(storage) == [PARTS, "d/1", "d/2", "d/3"]
+
+
+def test_a_large_unwanted_file_is_read_between_its_ends(make: Callable[..., Storage]) -> None:
+    """Its first and last piece may be apart; those between are in the file or nowhere."""
+    sizes = [100, 5 * PIECE, 100]
+    data = payload(sum(sizes))
+    whole = make(*sizes)
+    whole.preallocate()
+    fill(whole, data)
+    whole.close()
+    storage = make(*sizes, wanted=only(0, 2, of=3))
+    for index in (0, 5):
+        storage.write_piece(index, data[index * PIECE : (index + 1) * PIECE])
+    assert b"".join(storage.read_block(index, 0, min(PIECE, len(data) - index * PIECE)) for index in range(6)) == data
+
+
+def test_pieces_under_way_of_a_file_not_wanted_any_more_are_written(make: Callable[..., Storage]) -> None:
+    """Those in its middle go to the file, which was made when it was wanted."""
+    storage, data = make(3 * PIECE, 100), payload(3 * PIECE + 100)
+    storage.preallocate()
+    storage.preallocate([False, True])
+    storage.write_piece(1, data[PIECE : 2 * PIECE])
+    assert on_disk(storage, 0).read_bytes()[PIECE : 2 * PIECE] == data[PIECE : 2 * PIECE]
+
+
+def test_a_file_that_becomes_wanted_while_its_piece_is_written_gets_its_bytes(
+    make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The choice changes after the verifier looked at it and before the flag is set: nothing stays behind."""
+    storage, data = make(*SIX, wanted=only(2)), payload(sum(SIX))
+    storage.preallocate()
+    set_flag, calls = storage._set_flag, Counter[str]()
+
+    def choose_all_first(*arguments: Any) -> None:  # noqa: ANN401  # handed on as they are
+        calls["flag"] += 1
+        if calls["flag"] == 1:
+            storage.preallocate([True] * 6)
+        set_flag(*arguments)
+
+    monkeypatch.setattr(storage, "_set_flag", choose_all_first)
+    storage.write_piece(0, data[:PIECE])
+    storage.close()
+    assert listing(storage) == [f"d/{number}" for number in range(6)]
+    assert b"".join(on_disk(storage, number).read_bytes() for number in range(6))[:PIECE] == data[:PIECE]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x01", b"\xff" * 5000, b"\x01" * 12])
+def test_a_damaged_part_file_harms_nobody(make: Callable[..., Storage], damage: bytes) -> None:
+    """What it says is not there is missing, and what it says wrongly is read and fails its hash."""
+    storage, data = make(*SIX, wanted=only(2)), payload(sum(SIX))
+    storage.root.mkdir()
+    (storage.root / PARTS).write_bytes(damage)
+    storage.find_parts()
+    storage.preallocate()
+    with pytest.raises(StorageError):
+        storage.read_block(0, 0, PIECE)
+    storage.write_piece(0, data[:PIECE])
+    assert storage.read_block(0, 0, PIECE) == data[:PIECE]
+
+
+def test_a_part_file_that_is_a_link_is_refused(make: Callable[..., Storage], tmp_path: Path) -> None:
+    """As every other file."""
+    storage = make(*SIX, wanted=only(2))
+    storage.preallocate()
+    (tmp_path / "precious").write_bytes(b"precious")
+    (storage.root / PARTS).symlink_to(tmp_path / "precious")
+    with pytest.raises(StorageError, match="links are never followed"):
+        storage.find_parts()
+    with pytest.raises(StorageError, match="links are never followed"):
+        storage.write_piece(0, payload(PIECE))
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+def test_padding_makes_no_part_file(make: Callable[..., Storage]) -> None:
+    """Pieces that end in padding belong to one file alone."""
+    storage = make(100, f"{PADDING} {PIECE - 100}", 50, wanted=[True, True, False])
+    storage.preallocate()
+    storage.write_piece(0, payload(100) + bytes(PIECE - 100))
+    assert listing(storage) == ["d/0"]
+
+
+def test_unwanted_empty_files_are_not_made(make: Callable[..., Storage]) -> None:
+    """No more than others; wanted ones are."""
+    storage = make(0, 0, 5, wanted=[False, True, False])
+    storage.preallocate()
+    assert listing(storage) == ["d/1"]
+    assert storage.oversized() == []
+    assert storage.bytes_to_allocate() == 0
+    assert storage.bytes_to_allocate([True] * 3) == 5

@@ -117,7 +117,7 @@ class Conversation:
                 client=CLIENT_NAME,
                 port=self._port or None,
                 request_queue=self._config.reqq,
-                upload_only=self._pieces.is_complete and super_seeder is None,
+                upload_only=self._pieces.is_done and super_seeder is None,
             )
             connection.send(messages.Extended(EXTENDED_HANDSHAKE_ID, hello.encode()))
         if super_seeder:
@@ -206,8 +206,8 @@ class Conversation:
             self._allow_fast(peer)
         if self._pieces.peer_has_all(peer, bitfield.bits):
             self._on_new_pieces(peer)
-        elif bitfield.complete and self._pieces.is_complete:
-            raise PeerDisconnected("both of us have everything")
+        elif bitfield.complete and self._pieces.is_done:
+            raise PeerDisconnected("it has everything, and we want nothing more")
 
     def _show(self, offers: list[Offer]) -> None:
         """Let peers know of one more piece each (BEP 16)."""
@@ -264,7 +264,7 @@ class Conversation:
         peer.client = hello.client or peer.client
         if hello.request_queue:
             peer.pipeline.peer_accepts(hello.request_queue)
-        if hello.upload_only and self._pieces.is_complete:
+        if hello.upload_only and self._pieces.is_done:
             raise PeerDisconnected("neither of us wants anything")
 
     # --- asking ------------------------------------------------------------------------------------------
@@ -298,8 +298,8 @@ class Conversation:
             return
         peer.connection.send(messages.NotInterested())
         pieces, _ = self._pieces.peer_progress(peer)
-        if self._pieces.is_complete and pieces == self._pieces.piece_count:
-            peer.connection.close("both of us have everything")
+        if self._pieces.is_done and pieces == self._pieces.piece_count:
+            peer.connection.close("it has everything, and we want nothing more")
 
     # --- serving -----------------------------------------------------------------------------------------
 
@@ -321,7 +321,7 @@ class Conversation:
             PeerView(peer, peer.connection.peer_interested, peer.download.total, peer.connection.uploaded)
             for peer in peers
         ]
-        unchoked = self._choker.choose(views, self._clock(), seeding=self._pieces.is_complete)
+        unchoked = self._choker.choose(views, self._clock(), seeding=self._pieces.is_done)
         for peer in peers:
             peer.connection.send(messages.Unchoke() if peer in unchoked else messages.Choke())
 

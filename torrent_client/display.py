@@ -19,7 +19,7 @@ from rich.text import Text
 from torrent_client.piece_manager import PieceState
 from torrent_client.stats import PeerStats, TorrentState, TorrentStats
 from torrent_client.text import format_duration, format_rate, format_size, printable
-from torrent_client.views import percent_done
+from torrent_client.views import chosen_files, percent_done
 
 PEERS_SHOWN = 8
 TRACKERS_SHOWN = 4
@@ -132,10 +132,10 @@ def _numbers(stats: TorrentStats) -> RenderableType:
         f"↓ {format_rate(stats.download_rate)}",
         f"↑ {format_rate(stats.upload_rate)}",
         f"left {eta}",
-        f"pieces {stats.pieces_done:,}/{stats.pieces_total:,}",
+        f"pieces {stats.pieces_done:,}/{stats.pieces_wanted:,}",
     )
     grid.add_row(
-        f"size {format_size(stats.size)}",
+        f"size {format_size(stats.size)}" + (f", {chosen}" if (chosen := chosen_files(stats)) else ""),
         f"sent {format_size(stats.uploaded)}",
         f"wasted {wasted}",
         f"peers {len(stats.peers)} of {stats.known_peers} known"

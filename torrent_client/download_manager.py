@@ -42,10 +42,13 @@ from torrent_client.errors import (
     StorageError,
     TorrentError,
 )
+from torrent_client.file_selection import ALL_FILES, FileSelection, wanted_pieces
 from torrent_client.hash_check import CHECKS_AT_ONCE, check_pieces, judge_files
+from torrent_client.part_file import part_file_name
 from torrent_client.peer import Peer
 from torrent_client.peer_connection import PeerConnection
 from torrent_client.piece_manager import PieceManager
+from torrent_client.piece_picker import WantedPieces
 from torrent_client.protocol import messages
 from torrent_client.rate_limiter import Limits
 from torrent_client.resume import ResumeFile
@@ -76,6 +79,7 @@ class DownloadOptions:
         sequential: pieces in order.
         seed: go on serving when complete.
         super_seed: show each peer one piece at a time, so that each is sent once (BEP 16).
+        files: which files, and in which order.
         given_peers: addresses to dial at once.
     """
 
@@ -84,6 +88,7 @@ class DownloadOptions:
     sequential: bool = False
     seed: bool = False
     super_seed: bool = False
+    files: FileSelection = ALL_FILES
     given_peers: tuple[PeerAddress, ...] = ()
 
 
@@ -99,6 +104,9 @@ class DownloadManager:
         limits: bytes per second of this torrent.
         rng: source of randomness.
         clock: monotonic seconds.
+
+    Raises:
+        SelectionError: files were chosen that the torrent does not have.
     """
 
     def __init__(
@@ -121,7 +129,15 @@ class DownloadManager:
         self._config = config
         self._clock = clock
         self.limits = limits or Limits()
-        self.storage = Storage(options.output, torrent.files, torrent.piece_length, config.max_open_files)
+        self._priorities = options.files.resolve(torrent.files)
+        self.storage = Storage(
+            options.output,
+            torrent.files,
+            torrent.piece_length,
+            config.max_open_files,
+            wanted=[priority > 0 for priority in self._priorities],
+            part_name=part_file_name(torrent.info_hash),
+        )
         self.pieces = PieceManager(
             torrent.piece_hashes,
             torrent.piece_length,
@@ -129,7 +145,7 @@ class DownloadManager:
             config,
             rng,
             sequential=options.sequential,
-            early=_early_pieces(torrent, self.storage) if options.sequential else 0,
+            wanted=self._wanted_pieces(options.files),
         )
         self._attention = Event()  # housekeeping should look at the choker before its next tick
         self.conversation = Conversation(
@@ -220,9 +236,32 @@ class DownloadManager:
             self._save_state(synced=self._sync())
         self.storage.close()
         self.announcer.finish_stop()
-        if self._state is not TorrentState.ERROR and not self.pieces.is_complete:
+        if self._state is not TorrentState.ERROR and not self.pieces.is_done:
             self._state = TorrentState.STOPPED
         self._end()
+
+    def select_files(self, files: FileSelection) -> None:
+        """Choose other files while the torrent runs; what is under way of files not wanted any more may still come.
+
+        Raises:
+            SelectionError: files were chosen that the torrent does not have.
+            StorageError: there is no room for them, or they cannot be made; the choice stays as it was.
+        """
+        priorities = files.resolve(self.torrent.files)
+        wanted = [priority > 0 for priority in priorities]
+        self.storage.check_free_space(self.storage.bytes_to_allocate(wanted))
+        self.storage.preallocate(wanted)
+        self._priorities = priorities
+        self.pieces.set_wanted(self._wanted_pieces(files))
+        if self._stopping.is_set():
+            return
+        if self._state is TorrentState.COMPLETE and not self.pieces.is_done:
+            self._state, self._ended_at = TorrentState.DOWNLOADING, None
+            self._ended.clear()
+            self.swarm.open(dials=True)
+        elif self._state is TorrentState.DOWNLOADING and self.pieces.is_done:
+            self._complete()
+        self._changed.set()  # peers hear of it within a second: see `Conversation.tick`
 
     def accept(self, sock: socket.socket, address: PeerAddress, handshake: messages.Handshake) -> bool:
         """Take over a connection that the listener accepted; False when there is no room for it."""
@@ -248,6 +287,7 @@ class DownloadManager:
     def _prepare(self) -> None:
         """Find out which pieces are on disk, and make room for the others."""
         state = self._resume.load() if self._resume else None
+        self.storage.find_parts()
         believed, doubtful = judge_files(state, self.storage, self.torrent.piece_count)
         if state:
             self._earlier = Progress(state.uploaded, state.downloaded, 0)
@@ -255,6 +295,7 @@ class DownloadManager:
             self.pieces.mark_complete(index)
         self.storage.check_free_space(self.storage.bytes_to_allocate())
         self.storage.preallocate()
+        self.storage.remove_empty_part_file()
         if doubtful:
             self._check(doubtful)
         for file in self.storage.oversized():
@@ -262,8 +303,8 @@ class DownloadManager:
         self._had_everything = self.pieces.is_complete
         if not self._stopping.is_set():
             self._state = TorrentState.DOWNLOADING
-            self.swarm.open(dials=not self.pieces.is_complete or self.options.seed)
-            if self.pieces.is_complete:
+            self.swarm.open(dials=not self.pieces.is_done or self.options.seed)
+            if self.pieces.is_done:
                 self._complete()
 
     def _check(self, doubtful: Bitfield) -> None:
@@ -336,9 +377,10 @@ class DownloadManager:
         self._end()
 
     def _complete(self) -> None:
-        """The last piece is on disk."""
+        """The last wanted piece is on disk; to trackers that is completion only if no other is lacking."""
         self._state = TorrentState.COMPLETE
-        if not self._had_everything:
+        if self.pieces.is_complete and not self._had_everything:
+            self._had_everything = True
             self.announcer.completed()
         for peer in self.swarm.peers():
             self.conversation.update_interest(peer)
@@ -455,6 +497,11 @@ class DownloadManager:
         """Read a block to upload, on the peer's writer."""
         return self.storage.read_block(request.piece_index, request.begin, request.length)
 
+    def _wanted_pieces(self, files: FileSelection) -> WantedPieces:
+        """Return the wanted pieces; in order to be played, files need their ends first."""
+        ends_first = files.first_last or self.options.sequential
+        return wanted_pieces(self.torrent.files, self._priorities, self.torrent.piece_length, first_last=ends_first)
+
     # --- numbers -----------------------------------------------------------------------------------------
 
     def _progress(self) -> Progress:
@@ -469,9 +516,12 @@ class DownloadManager:
         trackers = tuple(self.announcer.statuses())
         known, banned = self.swarm.pool.counts()
         connecting = self.swarm.connecting
-        left = self.torrent.total_length - self.pieces.complete_bytes
+        wanted = self.pieces.wanted_progress()
+        left = wanted.size - wanted.bytes_done
         rate = self._download.smoothed
         downloading = self._state is TorrentState.DOWNLOADING
+        files = zip(self.torrent.files, self._priorities, strict=True)
+        content = [priority for file, priority in files if not file.is_padding]
         waiting_for = None
         if downloading and not self._download.last_second and not self._stopping.is_set():
             next_dial = self.swarm.pool.next_dial_time()
@@ -481,10 +531,14 @@ class DownloadManager:
             name=self.torrent.name,
             info_hash=self.torrent.info_hash.hex(),
             state=self._state,
-            size=self.torrent.total_length,
-            bytes_done=self.pieces.complete_bytes,
-            pieces_done=self.pieces.complete_count,
+            size=wanted.size,
+            bytes_done=wanted.bytes_done,
+            pieces_done=wanted.pieces_done,
+            pieces_wanted=wanted.pieces,
             pieces_total=self.torrent.piece_count,
+            files_wanted=sum(priority > 0 for priority in content),
+            files_total=len(content),
+            total_size=self.torrent.total_length,
             downloaded=self.pieces.useful_bytes,
             uploaded=self.swarm.uploaded,
             wasted=self.pieces.wasted_bytes,
@@ -503,13 +557,3 @@ class DownloadManager:
             waiting_for=waiting_for,
             error=str(self._error) if self._error else None,
         )
-
-
-def _early_pieces(torrent: TorrentFile, storage: Storage) -> int:
-    """Return the first and last piece of every file, as a set of bits."""
-    early = 0
-    for file in torrent.files:
-        pieces = storage.pieces_of(file)
-        if pieces and not file.is_padding:
-            early |= 1 << pieces[0] | 1 << pieces[-1]
-    return early

@@ -4,6 +4,7 @@
     ├── BencodeError          bytes that are no bencode; carries the offset
     ├── MetainfoError         a .torrent that is bencode but no torrent we can use; names the field
     ├── TrackerError          a tracker that refused, failed, or answered nonsense
+    ├── SelectionError        files were chosen that the torrent does not have
     ├── DownloadStalled       nothing came for as long as the user wanted to wait
     ├── StorageError          the disk: full, read-only, missing, failing
     └── PeerError             a peer; ends that connection and nothing else
@@ -53,6 +54,10 @@ class TrackerError(TorrentError):
         """Keep the tracker's own wish beside the message."""
         super().__init__(message)
         self.retry_in = retry_in
+
+
+class SelectionError(TorrentError):
+    """The user chose files that the torrent does not have."""
 
 
 class DownloadStalled(TorrentError):

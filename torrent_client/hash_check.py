@@ -4,6 +4,8 @@
     file changed, or no state             -> hashed
     no file, or a hole in a sparse file   -> missing, without reading a byte
 
+What the part file has of a file (see `part_file`) is judged by the part file's own stamp.
+
 Spec: the guide's Task 14 ("verify existing pieces on disk").
 Thread: one at a time; hashes on a pool of threads (the GIL is released in reading and in SHA-1).
 Lock: none.
@@ -18,7 +20,8 @@ from torrent_client.bitfield import Bitfield
 from torrent_client.errors import StorageError
 from torrent_client.piece_manager import PieceManager
 from torrent_client.resume import ResumeData
-from torrent_client.storage import Storage
+from torrent_client.storage import FileStamp, Storage
+from torrent_client.torrent_parser import FileEntry
 
 CHECKS_AT_ONCE = 4
 """Pieces being read and hashed at the same time; each holds one piece in memory."""
@@ -36,14 +39,23 @@ def judge_files(state: ResumeData | None, storage: Storage, piece_count: int) ->
         Pieces that are believed to be complete, and pieces that may be: those of files that are there
         and not as the state describes them.
     """
+
+    def is_unchanged(file: FileEntry, stamp: FileStamp | None) -> bool:
+        return stamp is not None and state is not None and state.trusted and stamp == state.stamps.get(str(file.path))
+
     changed = doubtful = 0
+    apart = storage.pieces_apart()
+    if apart and not is_unchanged(storage.part_file, storage.stamp(storage.part_file)):
+        for pieces in apart.values():
+            changed |= pieces
+            doubtful |= pieces
     for file in storage.files:
         if file.is_padding or not file.length:
             continue
         stamp = storage.stamp(file)
-        if state is None or not state.trusted or stamp != state.stamps.get(str(file.path)):
+        if not is_unchanged(file, stamp):
             indices = storage.pieces_of(file)
-            pieces = (1 << indices.stop) - (1 << indices.start)
+            pieces = ((1 << indices.stop) - (1 << indices.start)) & ~apart.get(file, 0)
             changed |= pieces
             if stamp and stamp.size:
                 doubtful |= pieces

@@ -10,9 +10,13 @@ that brings the last block of a piece gets the piece back, and its verifier hash
 the lock before it calls `mark_complete`.
 
 What a peer is asked for, in order: the rest of a piece that it began; pieces whose owner left; a new
-piece, rarest first; other peers' pieces; and when every block is asked for (the end game) blocks that a
-slower peer still owes us. A peer whose pipeline does not hold a whole piece helps others first, so that
-slow peers finish pieces together instead of holding one each.
+piece, of the most urgent ones the rarest; other peers' pieces; and when every block is asked for (the end
+game) blocks that a slower peer still owes us. A peer whose pipeline does not hold a whole piece helps
+others first, so that slow peers finish pieces together instead of holding one each.
+
+Pieces that are not wanted (no file that the user chose has bytes in them) are never begun, and do not
+make a peer interesting; one that was begun before that may still come. The download is *done* when every
+wanted piece is COMPLETE, and *complete* when every piece is.
 
 Spec: BEP 3 (rarest first, end game); the guide's Tasks 9 and 10.
 Thread: any; peers' readers, verifiers, housekeeping, the display.
@@ -20,7 +24,7 @@ Lock: `_lock`, a leaf, held for memory operations alone: no I/O, no hashing, no 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import sha1
@@ -32,7 +36,7 @@ from torrent_client.active_piece import ActivePiece, BufferPool, PeerKey
 from torrent_client.bitfield import Bitfield
 from torrent_client.config import BLOCK_SIZE, Config
 from torrent_client.errors import ProtocolViolation
-from torrent_client.piece_picker import PiecePicker
+from torrent_client.piece_picker import PiecePicker, WantedPieces
 from torrent_client.protocol.messages import Cancel, Piece, Request
 
 UNASKED_BLOCKS_TOLERATED = 64
@@ -104,6 +108,15 @@ class Received(NamedTuple):
     useful: int
 
 
+class WantedProgress(NamedTuple):
+    """How far the wanted pieces are: `pieces_done` of `pieces`, `bytes_done` of `size` bytes."""
+
+    pieces: int
+    pieces_done: int
+    size: int
+    bytes_done: int
+
+
 class PieceManager:
     """Tracks every piece of one torrent and decides what each peer is asked for.
 
@@ -114,7 +127,7 @@ class PieceManager:
         config: limits.
         rng: source of random ties; a seeded one makes a run repeatable.
         sequential: pick pieces in order instead of rarest first.
-        early: set of bits of the pieces that sequential mode gets before all others.
+        wanted: which pieces to get and in which order; None for all.
     """
 
     def __init__(
@@ -126,7 +139,7 @@ class PieceManager:
         rng: Random,
         *,
         sequential: bool = False,
-        early: int = 0,
+        wanted: WantedPieces | None = None,
     ) -> None:
         """Begin with every piece MISSING."""
         self._lock = Lock()
@@ -138,13 +151,18 @@ class PieceManager:
         self._sequential = sequential
         self._blocks_per_piece = -(-piece_length // BLOCK_SIZE)
         self._picker = PiecePicker(
-            self.piece_count, rng, random_first=config.random_first_pieces, sequential=sequential, early=early
+            self.piece_count, rng, random_first=config.random_first_pieces, sequential=sequential
         )
         self._states = bytearray(self.piece_count)
         self._missing = (1 << self.piece_count) - 1  # set of bits: state MISSING
         self._lacking = self._missing  # set of bits: any state but COMPLETE
         self._complete_count = 0
         self._complete_bytes = 0
+        self._wanted = 0  # set of bits, with the three that follow what `set_wanted` was told
+        self._surplus: Mapping[int, int] = {}
+        self._wanted_size = 0
+        self._wanted_done = 0  # bytes of COMPLETE ones
+        self.set_wanted(wanted or WantedPieces.all_of(self.piece_count))
         self._active: dict[int, ActivePiece] = {}  # DOWNLOADING or VERIFYING
         self._open: dict[int, ActivePiece] = {}  # those of them with blocks to ask for
         self._max_active = max(4, config.piece_buffer_budget // piece_length)
@@ -161,11 +179,22 @@ class PieceManager:
         """Return the bytes of piece `index`; the last one may be shorter than the others."""
         return min(self.piece_length, self.total_length - index * self.piece_length)
 
+    def set_wanted(self, wanted: WantedPieces) -> None:
+        """Say which pieces are wanted and in which order, now or while the download runs."""
+        with self._lock:
+            self._wanted = 0
+            for level in wanted.levels:
+                self._wanted |= level
+            self._surplus = wanted.surplus
+            self._picker.levels = wanted.levels
+            self._wanted_size = self._bytes_in(self._wanted) - sum(wanted.surplus.values())
+            self._wanted_done = self._count_wanted_done()
+
     def get_next_piece(self, peer: PeerKey) -> int | None:
-        """Choose a MISSING piece that `peer` has, make it DOWNLOADING and the peer its owner.
+        """Choose a MISSING piece that is wanted and that `peer` has, make it DOWNLOADING and the peer its owner.
 
         Returns:
-            The index, or None when the peer has no such piece or the memory budget is used up.
+            The index, or None when the peer has no such piece, or the memory budget is used up.
         """
         with self._lock:
             piece = self._begin_piece(peer, self._peers[peer])
@@ -176,7 +205,7 @@ class PieceManager:
         return sha1(data).digest() == self.hashes[index]
 
     def mark_complete(self, index: int) -> bool:
-        """Make a piece that is verified and on disk COMPLETE; tell whether it was the last one lacking.
+        """Make a piece that is verified and on disk COMPLETE; tell whether it was the last wanted one lacking.
 
         A piece found on disk at the start goes from MISSING to COMPLETE directly.
         """
@@ -192,7 +221,10 @@ class PieceManager:
             self._complete_bytes += self.piece_size(index)
             self._missing &= ~(1 << index)
             self._lacking &= ~(1 << index)
-            return not self._lacking
+            if not self._wanted >> index & 1:
+                return False
+            self._wanted_done += self.piece_size(index) - self._surplus.get(index, 0)
+            return not self._lacking & self._wanted
 
     def mark_failed(self, index: int, suspects: Iterable[PeerKey] = (), *, was_bad: bool = True) -> None:
         """Make a piece MISSING again, because its hash was wrong or it could not be written.
@@ -218,6 +250,8 @@ class PieceManager:
             if self._states[index] == PieceState.COMPLETE:
                 self._complete_count -= 1
                 self._complete_bytes -= self.piece_size(index)
+                if self._wanted >> index & 1:
+                    self._wanted_done -= self.piece_size(index) - self._surplus.get(index, 0)
                 self._lacking |= 1 << index
                 self._set_missing(index)
 
@@ -242,7 +276,7 @@ class PieceManager:
                     piece.owner, piece.exclusive = None, False
 
     def peer_has(self, peer: PeerKey, index: int) -> bool:
-        """Take note of a `have`; tell whether we lack that piece.
+        """Take note of a `have`; tell whether we want that piece.
 
         Raises:
             ProtocolViolation: there is no such piece.
@@ -252,13 +286,13 @@ class PieceManager:
         return self.peer_has_all(peer, 1 << index)
 
     def peer_has_all(self, peer: PeerKey, pieces: int) -> bool:
-        """Take note of a whole set of pieces (bits) that a peer has; tell whether we lack one of them."""
+        """Take note of a whole set of pieces (bits) that a peer has; tell whether we want one of them."""
         with self._lock:
             record = self._peers[peer]
             new = pieces & ~record.pieces
             record.pieces |= new
             self._picker.add(new)
-            return bool(new & self._lacking)
+            return bool(new & self._lacking & self._wanted)
 
     def peer_choked(self, peer: PeerKey, *, keeps_requests: bool) -> None:
         """A peer chokes us: from now on it serves only what it allows (BEP 6).
@@ -289,7 +323,7 @@ class PieceManager:
         with self._lock:
             record = self._peers[peer]
             record.allowed_fast |= 1 << index
-            return bool(record.servable & self._lacking)
+            return bool(record.servable & self._lacking & self._wanted)
 
     def request_rejected(self, peer: PeerKey, index: int, begin: int) -> None:
         """A peer will not answer a request: the block goes to others, and the peer is not asked again soon."""
@@ -303,10 +337,10 @@ class PieceManager:
                 record.allowed_fast &= ~(1 << index)
 
     def is_interesting(self, peer: PeerKey) -> bool:
-        """Tell whether a peer has a piece that we lack."""
+        """Tell whether a peer has a piece that we want and lack."""
         with self._lock:
             record = self._peers.get(peer)
-            return record is not None and bool(record.pieces & self._lacking)
+            return record is not None and bool(record.pieces & self._lacking & self._wanted)
 
     def peer_lacks(self, peer: PeerKey, index: int) -> bool:
         """Tell whether a connected peer does not have piece `index`, as far as we know."""
@@ -355,7 +389,8 @@ class PieceManager:
                 if piece is None:
                     break
                 self._take_blocks(piece, peer, record, room - len(requests), now, requests)
-            if not requests and (not record.servable & self._missing or len(self._active) >= self._max_active):
+            all_begun = not record.servable & self._missing & self._wanted
+            if not requests and (all_begun or len(self._active) >= self._max_active):
                 requests = self._end_game_requests(peer, record, room, now)
             if len(requests) < room:
                 self._hungry[peer] = None
@@ -437,7 +472,7 @@ class PieceManager:
     def take_hungry(self) -> list[PeerKey]:
         """Return the peers that could take more requests than there were, once, when there is more."""
         with self._lock:
-            if not self._hungry or not (self._open or self._missing or self._active):
+            if not self._hungry or not (self._open or self._missing & self._wanted or self._active):
                 return []
             hungry = list(self._hungry)
             self._hungry.clear()
@@ -458,8 +493,20 @@ class PieceManager:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every piece is COMPLETE."""
+        """Whether every piece is COMPLETE, wanted or not: we are a seeder."""
         return self._complete_count == self.piece_count
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every wanted piece is COMPLETE: there is nothing more to get."""
+        with self._lock:
+            return not self._lacking & self._wanted
+
+    def wanted_progress(self) -> WantedProgress:
+        """Return how far the wanted pieces are; of pieces on the edge of a wanted file only its bytes count."""
+        with self._lock:
+            done = (self._wanted & ~self._lacking).bit_count()
+            return WantedProgress(self._wanted.bit_count(), done, self._wanted_size, self._wanted_done)
 
     @property
     def complete_count(self) -> int:
@@ -489,6 +536,10 @@ class PieceManager:
             assert states[PieceState.MISSING] == self._missing.bit_count()
             assert self.piece_count - self._complete_count == self._lacking.bit_count()
             assert {index for index, state in enumerate(self._states) if state in (1, 2)} == set(self._active)
+            assert self._wanted == sum(self._picker.levels), "a piece is on two levels, or on none"
+            assert not self._wanted >> self.piece_count
+            assert all(self._wanted >> index & 1 for index in self._surplus)
+            assert self._wanted_done == self._count_wanted_done() <= self._wanted_size
             for index, piece in self._active.items():
                 verifying = self._states[index] == PieceState.VERIFYING
                 assert verifying == (piece.remaining == 0)
@@ -505,6 +556,16 @@ class PieceManager:
                     assert key in (piece.requesters[block], piece.second_requesters.get(block))
 
     # --- under the lock ----------------------------------------------------------------------------
+
+    def _bytes_in(self, pieces: int) -> int:
+        """Return the bytes of a set of pieces."""
+        last = self.piece_count - 1
+        lacks = self.piece_length - self.piece_size(last) if pieces and pieces >> last & 1 else 0
+        return pieces.bit_count() * self.piece_length - lacks
+
+    def _count_wanted_done(self) -> int:
+        surplus = sum(size for index, size in self._surplus.items() if self._states[index] == PieceState.COMPLETE)
+        return self._bytes_in(self._wanted & ~self._lacking) - surplus
 
     def _set_missing(self, index: int) -> None:
         self._states[index] = PieceState.MISSING
@@ -523,8 +584,8 @@ class PieceManager:
             piece.buffer = None
 
     def _begin_piece(self, key: PeerKey, peer: _Peer) -> ActivePiece | None:
-        """Make the best MISSING piece of a peer DOWNLOADING."""
-        candidates = peer.servable & self._missing
+        """Make the best MISSING piece of a peer, of those that are wanted, DOWNLOADING."""
+        candidates = peer.servable & self._missing & self._wanted
         if not candidates or not self._make_room():
             return None
         index = self._picker.pick(candidates, self._complete_count)

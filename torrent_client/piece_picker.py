@@ -1,4 +1,4 @@
-"""Which piece to begin next: rarest first, with random ties.
+"""Which piece to begin next: the most urgent ones, of these the rarest first, with random ties.
 
 Every piece has a count of the peers that own it. The counts are kept as *binary digits in columns*:
 `_digits[k]` is one integer whose bit i is the k-th binary digit of piece i's count. Adding a peer is
@@ -9,12 +9,35 @@ peers a pick costs some ten microseconds, and nothing is ever sorted or scanned.
     counts     piece 0: 2   piece 1: 1   piece 2: 3        columns   digit 1: 101   digit 0: 110
                                                             (bit 2, bit 1, bit 0)
 
+How urgent pieces are is kept in the same way, as a few sets of bits, the most urgent first; what is in
+none of them is not wanted.
+
 Spec: BEP 3 ("rarest first"), the guide's Task 9.
 Thread: the PieceManager's callers.
 Lock: none; used under the PieceManager's lock.
 """
 
+from collections.abc import Mapping
 from random import Random
+from typing import NamedTuple
+
+
+class WantedPieces(NamedTuple):
+    """Which pieces are wanted, and in which order.
+
+    Attributes:
+        levels: sets of bits that have no piece in common, the most urgent one first; a piece in none of
+            them is not wanted.
+        surplus: for wanted pieces that reach into files that nobody wants, the bytes there.
+    """
+
+    levels: tuple[int, ...]
+    surplus: Mapping[int, int] = {}
+
+    @classmethod
+    def all_of(cls, piece_count: int) -> "WantedPieces":
+        """Return that every piece is wanted, none before another."""
+        return cls(((1 << piece_count) - 1,))
 
 
 class PiecePicker:
@@ -26,19 +49,15 @@ class PiecePicker:
         random_first: until so many pieces are complete, any piece will do: a newcomer needs something
             to trade soon, and rare pieces are slow to get.
         sequential: lowest index first instead, for playing media while it comes.
-        early: pieces that come before all others in sequential mode, as a set of bits: players read
-            the first and the last piece of a file before anything else.
     """
 
-    def __init__(
-        self, piece_count: int, rng: Random, *, random_first: int = 4, sequential: bool = False, early: int = 0
-    ) -> None:
-        """Begin with no peers."""
+    def __init__(self, piece_count: int, rng: Random, *, random_first: int = 4, sequential: bool = False) -> None:
+        """Begin with no peers, and with every piece wanted."""
         self._piece_count = piece_count
         self._rng = rng
         self._random_first = random_first
         self._sequential = sequential
-        self._early = early
+        self.levels = WantedPieces.all_of(piece_count).levels
         self._digits: list[int] = []
 
     def add(self, pieces: int) -> None:
@@ -66,16 +85,17 @@ class PiecePicker:
         return sum((digit >> index & 1) << place for place, digit in enumerate(self._digits))
 
     def pick(self, candidates: int, completed: int) -> int | None:
-        """Choose one of the candidates, or None when there is none.
+        """Choose one of the most urgent candidates, or None when no candidate is wanted.
 
         Args:
             candidates: set of bits of the pieces that may be begun.
             completed: number of pieces already complete.
         """
+        candidates = next((urgent for level in self.levels if (urgent := candidates & level)), 0)
         if not candidates:
             return None
         if self._sequential:
-            return _lowest(candidates & self._early or candidates)
+            return _lowest(candidates)
         if completed >= self._random_first:
             candidates = self._rarest(candidates)
         return self._random_member(candidates)

@@ -4,6 +4,7 @@
      "pieces": 6, "completed": "0-1,4", "uploaded": 0, "downloaded": 98304,
      "files": [["debian.iso", 2147483648, 1700000000123456789]], "boot": "4f2a...", "synced": true}
 
+Which files were wanted is not in it: every run says that anew, and complete pieces stay complete.
 It is believed file by file: where size and time of change agree with what is on disk, the pieces are
 taken as they stand; every other file is hashed again. After a power cut the system may have written the
 state but not the data, so that it is believed only if the data was synced, or the computer has not been
@@ -94,7 +95,8 @@ class ResumeFile:
         Raises:
             StorageError: it cannot be written.
         """
-        stamps = [(str(file.path), storage.stamp(file)) for file in self._torrent.files if not file.is_padding]
+        files = [file for file in (*self._torrent.files, storage.part_file) if not file.is_padding]
+        stamps = [(str(file.path), storage.stamp(file)) for file in files]
         value = {
             "info_hash": self._torrent.info_hash.hex(),
             "name": self._torrent.name,

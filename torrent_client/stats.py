@@ -56,7 +56,11 @@ class TorrentStats:
     """Everything about one torrent at one moment.
 
     Attributes:
-        size, bytes_done: bytes, padding included.
+        size, bytes_done: bytes of the wanted files, padding included.
+        pieces_done: complete pieces, of the wanted ones.
+        pieces_wanted: how many pieces the wanted files have bytes in.
+        files_wanted, files_total: how many files, padding not counted.
+        total_size: bytes of all files, padding included.
         downloaded, uploaded: bytes of blocks in this run.
         wasted: bytes of blocks that came twice or belonged to a piece that failed.
         hash_failures: pieces that failed.
@@ -77,7 +81,11 @@ class TorrentStats:
     size: int
     bytes_done: int
     pieces_done: int
+    pieces_wanted: int
     pieces_total: int
+    files_wanted: int
+    files_total: int
+    total_size: int
     downloaded: int
     uploaded: int
     wasted: int

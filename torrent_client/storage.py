@@ -7,6 +7,11 @@
 Files are created sparse at their full size, never truncated and never reached through a symbolic link;
 handles are opened when needed and the least recently used one is closed beyond a limit.
 
+Files that nobody wants are not made and never written. What comes of them with the pieces of their
+neighbours goes to the part file (see `part_file`), a hidden file in the output directory: beside the data
+it is on the same disk, moves with it, and is not lost with the state files. When its file becomes wanted
+the bytes move there, and an empty part file is removed.
+
 Spec: BEP 3 (files), BEP 47 (pad files); the guide's Task 12.
 Thread: any; verifiers write, peers' writers read, housekeeping asks for sizes.
 Lock: `_files_lock`, a leaf, around the table of handles only: no read or write happens under it.
@@ -22,10 +27,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from torrent_client.errors import StorageError
+from torrent_client.part_file import Apart, PartLayout
 from torrent_client.torrent_parser import FileEntry
 
 FREE_SPACE_RESERVE = 1024 * 1024
@@ -51,7 +57,10 @@ class FileStamp(NamedTuple):
 
 
 class _Segment(NamedTuple):
-    """Part of a piece that lies in one file: `length` bytes at `offset` of file `number`."""
+    """Part of a piece that lies in one file: `length` bytes at `offset` of file `number`.
+
+    The part file has the number after the last one.
+    """
 
     number: int
     offset: int
@@ -76,12 +85,27 @@ class Storage:
         files: in torrent order.
         piece_length: bytes of every piece but the last.
         max_open_files: handles kept open.
+        wanted: whether each file is wanted; None for all.
+        part_name: what the part file is called; another one for each torrent in the directory.
     """
 
-    def __init__(self, root: Path, files: Sequence[FileEntry], piece_length: int, max_open_files: int = 64) -> None:
+    def __init__(
+        self,
+        root: Path,
+        files: Sequence[FileEntry],
+        piece_length: int,
+        max_open_files: int = 64,
+        *,
+        wanted: Sequence[bool] | None = None,
+        part_name: str = ".unwanted",
+    ) -> None:
         """Open nothing yet."""
         self.root = root
         self.files = tuple(files)
+        self.part_file = FileEntry(PurePosixPath(part_name), 0, 0)
+        self._wanted = [True] * len(self.files) if wanted is None else list(wanted)
+        self._parts = PartLayout(self.files, piece_length)
+        self._has_part_file = False  # as far as we know
         self._piece_length = piece_length
         self._total_length = sum(file.length for file in files)
         self._ends = [file.offset + file.length for file in self.files]
@@ -97,10 +121,22 @@ class Storage:
 
     # --- before the download -----------------------------------------------------------------------
 
-    def bytes_to_allocate(self) -> int:
-        """Return how many bytes of disk the torrent still needs: what is sparse or absent of its files."""
+    def find_parts(self) -> None:
+        """Find out what is in the part file, before anything is read or judged.
+
+        Raises:
+            StorageError: it is there and cannot be read.
+        """
+        size = len(self._parts.flags)
+        with suppress(FileNotFoundError), _translated("look at", self.path(self.part_file)):
+            with self._open(len(self.files), _Access.READ) as descriptor:
+                self._parts.load(os.pread(descriptor, size, 0), os.fstat(descriptor).st_size)
+            self._has_part_file = True
+
+    def bytes_to_allocate(self, wanted: Sequence[bool] | None = None) -> int:
+        """Return how many bytes of disk the wanted files still need: what is sparse or absent of them."""
         needed = 0
-        for file in self._content():
+        for file in self._content(wanted):
             with suppress(FileNotFoundError), _translated("look at", self.path(file)):
                 needed -= min(file.length, os.lstat(self.path(file)).st_blocks * 512)
             needed += file.length
@@ -127,18 +163,38 @@ class Storage:
                 "must be free; free some, or choose another directory with -o"
             )
 
-    def preallocate(self) -> None:
-        """Create every file at its full size, sparse; existing ones are made longer, never shorter.
+    def preallocate(self, wanted: Sequence[bool] | None = None) -> None:
+        """Create every wanted file at its full size, sparse; existing ones are made longer, never shorter.
+
+        Args:
+            wanted: a new choice of files, which counts from now on, even while pieces are written.
 
         Raises:
             StorageError: a directory or a file cannot be made.
         """
+        wanted = self._wanted if wanted is None else list(wanted)
         for number, file in enumerate(self.files):
-            if file.is_padding:
+            if file.is_padding or not wanted[number]:
                 continue
             with _translated("create", self.path(file)), self._open(number, _Access.CREATE) as descriptor:
                 if os.fstat(descriptor).st_size < file.length:
                     os.truncate(descriptor, file.length)
+        self._wanted = wanted  # before looking at the flags: see `_write_apart`
+        for apart in list(self._parts):
+            if wanted[apart.number]:
+                self._bring_back(apart)
+
+    def remove_empty_part_file(self) -> None:
+        """Remove the part file if nothing is left in it; only while nobody writes pieces."""
+        if self._has_part_file and not any(self._parts.flags):
+            self._has_part_file = False
+            with self._files_lock:
+                handle = self._handles.pop(len(self.files), None)
+                self._written.discard(len(self.files))
+            if handle:
+                os.close(handle.descriptor)
+            with suppress(OSError):
+                self.path(self.part_file).unlink()
 
     # --- pieces --------------------------------------------------------------------------------------
 
@@ -154,14 +210,10 @@ class Storage:
             part, view = view[:length], view[length:]
             if self.files[number].is_padding:
                 continue
-            with (
-                _translated("write", self.path(self.files[number])),
-                self._open(number, _Access.WRITE) as descriptor,
-            ):
-                _write_all(descriptor, part, offset)
-                if not os.fstat(descriptor).st_nlink:
-                    # Deleted while open: the system takes the bytes, and nobody will ever find them.
-                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            if not self._wanted[number] and self._parts.is_shared(index):
+                self._write_apart(Apart(number, index), offset, part)
+            else:
+                self._write(number, part, offset)
 
     def read_block(self, index: int, begin: int, length: int) -> bytes:
         """Read `length` bytes at `begin` of a piece; padding reads as zeros.
@@ -170,11 +222,11 @@ class Storage:
             StorageError: a file is missing, too short or unreadable.
         """
         parts = []
-        for number, offset, size in self._segments(index * self._piece_length + begin, length):
-            if self.files[number].is_padding:
+        for number, offset, size in self._places(index, begin, length):
+            if self._entry(number).is_padding:
                 parts.append(bytes(size))
                 continue
-            path = self.path(self.files[number])
+            path = self.path(self._entry(number))
             with _translated("read", path), self._open(number, _Access.READ) as descriptor:
                 part = os.pread(descriptor, size, offset)
             if len(part) != size:
@@ -188,10 +240,10 @@ class Storage:
         Raises:
             StorageError: a file is missing or unreadable.
         """
-        for number, offset, size in self._segments(index * self._piece_length, length):
-            if self.files[number].is_padding:
+        for number, offset, size in self._places(index, 0, length):
+            if self._entry(number).is_padding:
                 continue
-            path = self.path(self.files[number])
+            path = self.path(self._entry(number))
             with _translated("read", path), self._open(number, _Access.READ) as descriptor:
                 if os.fstat(descriptor).st_size < offset + size:
                     return False  # too short is something else than empty
@@ -220,8 +272,15 @@ class Storage:
         last = file.offset + file.length - 1
         return range(file.offset // self._piece_length, last // self._piece_length + 1)
 
+    def pieces_apart(self) -> dict[FileEntry, int]:
+        """Return the files of which there are bytes in the part file, each with these pieces as a set of bits."""
+        found: dict[FileEntry, int] = {}
+        for number, index in self._parts:
+            found[self.files[number]] = found.get(self.files[number], 0) | 1 << index
+        return found
+
     def oversized(self) -> list[FileEntry]:
-        """Find files on disk that are longer than the torrent says: they are left so, and told of."""
+        """Find wanted files on disk that are longer than the torrent says: they are left so, and told of."""
         stamps = ((file, self.stamp(file)) for file in self._content())
         return [file for file, stamp in stamps if stamp and stamp.size > file.length]
 
@@ -234,7 +293,7 @@ class Storage:
         with self._files_lock:
             written, self._written = self._written, set()
         for number in written:
-            path = self.path(self.files[number])
+            path = self.path(self._entry(number))
             # For reading: a handle for writing would count the file as written again.
             with _translated("write", path), self._open(number, _Access.READ) as descriptor:
                 os.fsync(descriptor)
@@ -250,11 +309,58 @@ class Storage:
                 handle.retired = True
         for handle in idle:
             os.close(handle.descriptor)
+        self.remove_empty_part_file()
 
     # --- inside ----------------------------------------------------------------------------------------
 
-    def _content(self) -> Iterator[FileEntry]:
-        return (file for file in self.files if not file.is_padding)
+    def _content(self, wanted: Sequence[bool] | None = None) -> Iterator[FileEntry]:
+        """Give the wanted files without the padding."""
+        chosen = zip(self.files, wanted or self._wanted, strict=True)
+        return (file for file, is_wanted in chosen if is_wanted and not file.is_padding)
+
+    def _entry(self, number: int) -> FileEntry:
+        """Return a file by its number, the part file too."""
+        return self.files[number] if number < len(self.files) else self.part_file
+
+    def _write(self, number: int, data: memoryview, offset: int, access: _Access = _Access.WRITE) -> None:
+        path = self.path(self._entry(number))
+        with _translated("write", path), self._open(number, access) as descriptor:
+            _write_all(descriptor, data, offset)
+            if not os.fstat(descriptor).st_nlink:
+                # Deleted while open: the system takes the bytes, and nobody will ever find them.
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    def _write_apart(self, apart: Apart, offset: int, data: memoryview) -> None:
+        """Write the bytes that a shared piece has of an unwanted file to the part file; first they, then the flag."""
+        self._has_part_file = True
+        begin = self.files[apart.number].offset + offset - apart.piece * self._piece_length
+        self._write(len(self.files), data, self._parts.position(apart.piece, begin), _Access.CREATE)
+        self._set_flag(apart, 1)
+        if self._wanted[apart.number]:  # since a moment ago: `preallocate` may have missed the flag
+            self._bring_back(apart)
+
+    def _bring_back(self, apart: Apart) -> None:
+        """Move bytes from the part file to the file that they belong to, which is wanted now."""
+        file = self.files[apart.number]
+        begin, end = self._parts.span(apart)
+        data = self.read_block(apart.piece, begin, end - begin)
+        self._write(apart.number, memoryview(data), apart.piece * self._piece_length + begin - file.offset)
+        self._set_flag(apart, 0)
+
+    def _set_flag(self, apart: Apart, value: int) -> None:
+        place = self._parts.flag(apart)
+        self._write(len(self.files), memoryview(bytes([value])), place)
+        self._parts.flags[place] = value
+
+    def _places(self, index: int, begin: int, length: int) -> Iterator[_Segment]:
+        """Give where `length` bytes at `begin` of a piece lie, in files and in the part file."""
+        start = index * self._piece_length
+        for segment in self._segments(start + begin, length):
+            if Apart(segment.number, index) in self._parts:
+                begin = self.files[segment.number].offset + segment.offset - start
+                yield _Segment(len(self.files), self._parts.position(index, begin), segment.length)
+            else:
+                yield segment
 
     def _segments(self, offset: int, length: int) -> Iterator[_Segment]:
         """Give the parts of files that `length` bytes at `offset` of the torrent lie in."""
@@ -293,7 +399,7 @@ class Storage:
 
     def _insert(self, number: int, access: _Access) -> _Handle:
         """Open a file and put it into the table; what falls out of it is closed."""
-        handle = _Handle(self._open_file(self.files[number], access), access > _Access.READ, users=1)
+        handle = _Handle(self._open_file(self._entry(number), access), access > _Access.READ, users=1)
         with self._files_lock:
             fallen = [self._handles.pop(number)] if number in self._handles else []
             if access is not _Access.READ:

@@ -79,7 +79,8 @@ def summary_line(stats: TorrentStats) -> str:
     name = printable(stats.name, 60)
     if stats.state is TorrentState.CHECKING:
         return f"{name}: checking pieces on disk, {stats.checked:,}/{stats.to_check:,}"
-    percent = f"{percent_done(stats):.1f} % of {format_size(stats.size)}"
+    chosen = f" ({files})" if (files := chosen_files(stats)) else ""
+    percent = f"{percent_done(stats):.1f} % of {format_size(stats.size)}{chosen}"
     speeds = f"down {format_rate(stats.download_rate)}, up {format_rate(stats.upload_rate)}"
     line = f"{name}: {stats.state}, {percent}, {speeds}, {len(stats.peers)} peer(s)"
     if stats.eta is not None:
@@ -89,6 +90,11 @@ def summary_line(stats: TorrentStats) -> str:
     return line
 
 
+def chosen_files(stats: TorrentStats) -> str:
+    """Return `3 of 10 files`; empty when all are wanted."""
+    return f"{stats.files_wanted:,} of {stats.files_total:,} files" if stats.files_wanted < stats.files_total else ""
+
+
 def percent_done(stats: TorrentStats) -> float:
-    """Return how much of a torrent is there, 0 to 100."""
+    """Return how much of the wanted files is there, 0 to 100."""
     return 100.0 * stats.bytes_done / stats.size if stats.size else 100.0

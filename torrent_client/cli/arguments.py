@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from torrent_client import __version__
 from torrent_client.config import KIB, MIB, Config
 from torrent_client.errors import MetainfoError
+from torrent_client.file_selection import FilePriority, FileRange, parse_priorities, parse_ranges
 from torrent_client.tracker_client import PeerAddress
 
 DEFAULT_COMMAND = "get"
@@ -154,6 +155,27 @@ def _add_download_options(parser: argparse.ArgumentParser) -> None:
             metavar="RATE",
             help=f"bytes per second to {verb} at most, such as 500K or 2M (default: no limit)",
         )
+    files = parser.add_argument_group("which files")
+    files.add_argument("-S", "--list-files", action="store_true", help="print number, size and path of each and exit")
+    files.add_argument(
+        "--select-file",
+        type=_select_file,
+        default=(),
+        metavar="N,N-N",
+        help="download these files only, such as 1,3-5 (default: all)",
+    )
+    files.add_argument(
+        "--file-priority",
+        type=_file_priority,
+        default=(),
+        metavar="N=PRIORITY",
+        help="get files of high priority first and those of low last, such as 3=high,5-7=low (default: normal)",
+    )
+    files.add_argument(
+        "--first-last",
+        action="store_true",
+        help="get the first and last piece of each file before the others, as --sequential does",
+    )
     how = parser.add_argument_group("what to do")
     how.add_argument("--sequential", action="store_true", help="get the pieces in order, for playing while it comes")
     how.add_argument("--seed", action="store_true", help="go on sending to others when complete, until Ctrl-C")
@@ -366,6 +388,20 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     output.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     output.add_argument("-v", "--verbose", action="store_true", help="print what happens in detail")
     output.add_argument("--log-file", type=Path, metavar="FILE", help="append the log, in detail with -v, to a file")
+
+
+def _select_file(text: str) -> tuple[FileRange, ...]:
+    try:
+        return parse_ranges(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _file_priority(text: str) -> tuple[tuple[FileRange, FilePriority], ...]:
+    try:
+        return parse_priorities(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _port(text: str) -> int:

@@ -7,7 +7,7 @@ Lock: none.
 
 from enum import IntEnum
 
-from torrent_client.errors import DownloadStalled, MetainfoError, StorageError, TorrentError
+from torrent_client.errors import DownloadStalled, MetainfoError, SelectionError, StorageError, TorrentError
 
 
 class ExitCode(IntEnum):
@@ -31,6 +31,8 @@ def exit_code(error: TorrentError) -> ExitCode:
             return ExitCode.BAD_TORRENT
         case StorageError():
             return ExitCode.STORAGE
+        case SelectionError():
+            return ExitCode.USAGE
         case DownloadStalled():
             return ExitCode.STALLED
         case _:

@@ -20,11 +20,12 @@ from types import FrameType
 from torrent_client.cli.exit_codes import ExitCode, exit_code
 from torrent_client.config import Config
 from torrent_client.download_manager import DownloadManager, DownloadOptions
+from torrent_client.file_selection import FileSelection
 from torrent_client.session import Session
 from torrent_client.stats import TorrentState, TorrentStats
 from torrent_client.text import format_duration, format_size, printable
 from torrent_client.torrent_parser import TorrentFile
-from torrent_client.views import LineView, SilentView, View
+from torrent_client.views import LineView, SilentView, View, chosen_files
 
 REFRESH = 0.5
 """Seconds between two pictures: speeds change once a second, and a terminal should not flicker."""
@@ -59,6 +60,8 @@ class Interruption:
 def get(options: Namespace) -> int:
     """Download a torrent; return the exit code."""
     torrent = TorrentFile.from_file(options.torrent)
+    if options.list_files:
+        return list_files(torrent, as_json=options.json)
     for renamed in torrent.renamed:
         logging.getLogger(__name__).info("%s", printable(str(renamed)))
     config = Config(
@@ -73,6 +76,7 @@ def get(options: Namespace) -> int:
         state_directory=options.state_dir or default_state_directory(),
         sequential=options.sequential,
         seed=options.seed,
+        files=FileSelection(options.select_file, options.file_priority, options.first_last),
         given_peers=tuple(options.peer),
     )
     interruption = Interruption()
@@ -83,6 +87,18 @@ def get(options: Namespace) -> int:
             if interruption.signal is not None and not options.quiet:
                 print("stopping; once more ends at once", file=sys.stderr)
         return _report(manager, options, interruption)
+
+
+def list_files(torrent: TorrentFile, *, as_json: bool) -> int:
+    """Print the number, size and path of each file, as `--select-file` counts them; return the exit code."""
+    for number, file in enumerate(torrent.files, 1):
+        if file.is_padding:
+            continue
+        if as_json:
+            print(json.dumps({"type": "file", "index": number, "length": file.length, "path": str(file.path)}))
+        else:
+            print(f"{number:>5}  {format_size(file.length):>10}  {printable(str(file.path), 1000)}")
+    return ExitCode.OK
 
 
 def default_state_directory() -> Path:
@@ -138,7 +154,7 @@ def _report(manager: DownloadManager, options: Namespace, interruption: Interrup
         print(f"error: {printable(str(manager.error), 2000)}", file=sys.stderr)
     elif interruption.signal is not None:
         code, kind = ExitCode(128 + interruption.signal), "stopped"
-        _tell(options, f"stopped at {stats.pieces_done:,} of {stats.pieces_total:,} pieces; the same command goes on")
+        _tell(options, f"stopped at {stats.pieces_done:,} of {stats.pieces_wanted:,} pieces; the same command goes on")
     else:
         code, kind = ExitCode.OK, "complete"
         _tell(options, _success(manager, stats))
@@ -153,9 +169,11 @@ def _tell(options: Namespace, text: str) -> None:
 
 
 def _success(manager: DownloadManager, stats: TorrentStats) -> str:
-    place = manager.options.output / manager.torrent.files[0].path.parts[0]
+    place = str(manager.options.output / manager.torrent.files[0].path.parts[0])
+    if chosen := chosen_files(stats):
+        place = f"{chosen} in {place}"
     if not stats.downloaded:
-        return f"complete: {place} was there already, all {stats.pieces_total:,} pieces are good"
+        return f"complete: {place} was there already, all {stats.pieces_wanted:,} pieces are good"
     rate = f", {format_size(stats.downloaded)} in {format_duration(manager.seconds)}"
     wasted = f", {format_size(stats.wasted)} wasted" if stats.wasted else ""
     return f"complete: {place}, every piece verified{rate}{wasted}"

@@ -21,6 +21,7 @@ from torrent_client.cli.exit_codes import ExitCode
 from torrent_client.cli.get import Interruption, default_state_directory
 from torrent_client.config import Config
 from torrent_client.hash_check import CHECKS_AT_ONCE, check_pieces
+from torrent_client.part_file import part_file_name
 from torrent_client.piece_manager import PieceManager
 from torrent_client.resume import ResumeFile, format_ranges
 from torrent_client.storage import Storage
@@ -32,7 +33,14 @@ def verify(options: Namespace) -> int:
     """Hash all files of a torrent; return 0 when all is good, else 6."""
     torrent = TorrentFile.from_file(options.torrent)
     config = Config()
-    storage = Storage(options.output, torrent.files, torrent.piece_length, config.max_open_files)
+    storage = Storage(
+        options.output,
+        torrent.files,
+        torrent.piece_length,
+        config.max_open_files,
+        part_name=part_file_name(torrent.info_hash),
+    )
+    storage.find_parts()
     manager = PieceManager(torrent.piece_hashes, torrent.piece_length, torrent.total_length, config, random.Random())
     resume = ResumeFile(options.state_dir or default_state_directory(), torrent, options.output)
     state = resume.load()
