@@ -5,6 +5,8 @@
     ├── MetainfoError         a .torrent that is bencode but no torrent we can use; names the field
     ├── TrackerError          a tracker that refused, failed, or answered nonsense
     ├── DownloadStalled       nothing came for as long as the user wanted to wait
+    ├── DataIncomplete        what is to be seeded is not all there
+    ├── TorrentConflict       two torrents that cannot run in one session
     ├── StorageError          the disk: full, read-only, missing, failing
     └── PeerError             a peer; ends that connection and nothing else
         ├── HandshakeError        it is not a peer for this torrent
@@ -57,6 +59,14 @@ class TrackerError(TorrentError):
 
 class DownloadStalled(TorrentError):
     """Nothing came for as long as the user wanted to wait (`--stop-timeout`)."""
+
+
+class DataIncomplete(TorrentError):
+    """Data that is only to be seeded has missing or bad pieces."""
+
+
+class TorrentConflict(TorrentError):
+    """A torrent that runs already, or that wants to write a file of another one."""
 
 
 class StorageError(TorrentError):

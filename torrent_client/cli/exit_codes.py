@@ -7,7 +7,14 @@ Lock: none.
 
 from enum import IntEnum
 
-from torrent_client.errors import DownloadStalled, MetainfoError, StorageError, TorrentError
+from torrent_client.errors import (
+    DataIncomplete,
+    DownloadStalled,
+    MetainfoError,
+    StorageError,
+    TorrentConflict,
+    TorrentError,
+)
 
 
 class ExitCode(IntEnum):
@@ -33,5 +40,9 @@ def exit_code(error: TorrentError) -> ExitCode:
             return ExitCode.STORAGE
         case DownloadStalled():
             return ExitCode.STALLED
+        case DataIncomplete():
+            return ExitCode.INCOMPLETE
+        case TorrentConflict():
+            return ExitCode.USAGE
         case _:
             return ExitCode.ERROR
