@@ -225,11 +225,18 @@ def running_client(tmp_path: Path, torrent: Path, directory: Path, *options: str
         directory: where to download to.
         options: more of the command line.
     """
+    with running_command(tmp_path, torrent, "-o", directory, *options) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def running_command(tmp_path: Path, *arguments: str | Path) -> Iterator[ClientProcess]:
+    """Run `main.py` with these arguments, `--json` and a state directory; otherwise as `running_client`."""
     home, state = tmp_path / "home", tmp_path / "state"
     home.mkdir(exist_ok=True)
     number = len(list(tmp_path.glob("client-*.log"))) + 1
     log, output = tmp_path / f"client-{number}.log", tmp_path / f"client-{number}.json"
-    command = [sys.executable, _MAIN, torrent, "-o", directory, "--json", "--state-dir", state, *options]
+    command = [sys.executable, _MAIN, *arguments, "--json", "--state-dir", state]
     env = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
     with running(command, log, stdout=output, cwd=tmp_path, env=env | {"HOME": str(home)}) as process:
         yield ClientProcess(process, output, log)

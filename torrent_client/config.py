@@ -24,6 +24,10 @@ class Config:
     max_peers: int = 50
     """Connections per torrent. Transmission 50, aria2 55: more cost memory and bring little."""
 
+    max_peers_total: int = 200
+    """Connections of all torrents of a session together. Transmission 200: at two threads each they take
+    some 4 MB, and they stay well below the 1,024 handles of a process."""
+
     listen_port: int = 6881
     """First TCP port tried; BEP 3's own range is 6881-6889. 0 lets the system choose."""
 

@@ -1,4 +1,6 @@
-"""What a person sees on a terminal while a torrent runs: a picture, drawn in place again and again.
+"""What a person sees on a terminal while torrents run: a picture, drawn in place again and again.
+
+One torrent has the whole picture: bar, piece map, peers, trackers. Several have a row each.
 
 Spec: the guide's Task 13.
 Thread: main.
@@ -6,6 +8,7 @@ Lock: none; it works on snapshots.
 """
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -19,11 +22,13 @@ from rich.text import Text
 from torrent_client.piece_manager import PieceState
 from torrent_client.stats import PeerStats, TorrentState, TorrentStats
 from torrent_client.text import format_duration, format_rate, format_size, printable
-from torrent_client.views import chosen_files, percent_done
+from torrent_client.views import chosen_files, is_over, percent_done, state_name
 
 PEERS_SHOWN = 8
 TRACKERS_SHOWN = 4
 MAP_ROWS = 2
+FRAME_LINES = 5
+"""Lines of an overview besides its rows: the frame, the headings, the totals, and the cursor's own."""
 
 _SHADES = " ░▒▓█"
 _STATE_STYLES = {
@@ -46,9 +51,13 @@ class LiveView:
         self._console = console
         self._live = Live(console=console, auto_refresh=False)
 
-    def show(self, stats: TorrentStats) -> None:
-        """Draw a snapshot."""
-        self._live.update(picture(stats, self._console.width, time.monotonic()), refresh=True)
+    def show(self, *snapshots: TorrentStats) -> None:
+        """Draw a snapshot of each torrent."""
+        if len(snapshots) == 1:
+            drawing = picture(snapshots[0], self._console.width, time.monotonic())
+        else:
+            drawing = overview(snapshots, self._console.height)
+        self._live.update(drawing, refresh=True)
 
     def __enter__(self) -> Self:
         """Take the terminal."""
@@ -84,6 +93,81 @@ def picture(stats: TorrentStats, width: int, now: float) -> RenderableType:
     return Panel(Group(*parts), title=title, title_align="left", border_style="dim")
 
 
+def overview(snapshots: Sequence[TorrentStats], height: int) -> RenderableType:
+    """Return a row for each of several torrents, as many as there is room for, and their totals.
+
+    Args:
+        snapshots: one of each torrent.
+        height: lines of the terminal.
+    """
+    room = max(1, height - FRAME_LINES)
+    shown = list(snapshots)
+    if len(shown) > room:  # those that still do something come first, and the last line counts the others
+        shown = sorted(snapshots, key=is_over)[: max(1, room - 1)]
+    table = Table(box=None, expand=True, header_style="dim", padding=(0, 1), pad_edge=False)
+    table.add_column("torrent", no_wrap=True, ratio=3)
+    table.add_column("state", no_wrap=True)
+    table.add_column("", no_wrap=True, ratio=2)
+    for heading in ("done", "↓", "↑", "ratio", "peers", "left"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for stats in shown:
+        table.add_row(*_torrent_row(stats))
+    parts: list[RenderableType] = [table]
+    if len(shown) < len(snapshots):
+        parts.append(Text(f"and {len(snapshots) - len(shown)} more", style="dim"))
+    notes = [note for stats in shown if (note := _note(stats))]
+    parts += notes[: room - len(parts) - len(shown) + 1]
+    parts.append(_totals(snapshots))
+    return Panel(Group(*parts), title=f" {len(snapshots)} torrents ", title_align="left", border_style="dim")
+
+
+def _torrent_row(stats: TorrentStats) -> list[RenderableType]:
+    """Return the cells of one torrent."""
+    done, total = _progress(stats)
+    style = _style(stats)
+    return [
+        Text(printable(stats.name, 60)),
+        Text(state_name(stats), style=style),
+        ProgressBar(total=max(total, 1), completed=done if total else 1, complete_style=style),
+        f"{100 * done / total if total else 100:.1f} %",
+        format_rate(stats.download_rate),
+        format_rate(stats.upload_rate),
+        f"{stats.ratio:.2f}",
+        str(len(stats.peers)),
+        format_duration(stats.eta) if stats.eta is not None else "-",
+    ]
+
+
+def _note(stats: TorrentStats) -> Text | None:
+    """Return why a torrent gets nothing, in one line."""
+    text, style = (stats.error, "bold red") if stats.error else (stats.waiting_for, "yellow")
+    if not text:
+        return None
+    line = f"{printable(stats.name, 30)}: {printable(text, 500)}"
+    return Text(line, style=style, no_wrap=True, overflow="ellipsis")
+
+
+def _totals(snapshots: Sequence[TorrentStats]) -> Text:
+    """Return the sums of all torrents."""
+    done, size = sum(stats.bytes_done for stats in snapshots), sum(stats.size for stats in snapshots)
+    down, up = (sum(rates) for rates in zip(*((s.download_rate, s.upload_rate) for s in snapshots), strict=True))
+    return Text(
+        f"together {format_size(done)} of {format_size(size)}   ↓ {format_rate(down)}   ↑ {format_rate(up)}   "
+        f"peers {sum(len(stats.peers) for stats in snapshots)}"
+    )
+
+
+def _progress(stats: TorrentStats) -> tuple[int, int]:
+    """Return how much of how much is done: pieces while they are checked, else bytes."""
+    if stats.state is TorrentState.CHECKING:
+        return stats.checked, stats.to_check
+    return stats.bytes_done, stats.size
+
+
+def _style(stats: TorrentStats) -> str:
+    return {TorrentState.ERROR: "red", TorrentState.COMPLETE: "green"}.get(stats.state, "cyan")
+
+
 def piece_map(states: bytes, width: int, rows: int) -> str:
     """Return the pieces as shaded cells: blank is missing, full is complete, a dot is under way.
 
@@ -111,13 +195,13 @@ def _bar(stats: TorrentStats) -> RenderableType:
     row.add_column(no_wrap=True)
     row.add_column(ratio=1)
     row.add_column(no_wrap=True, justify="right")
+    done, total = _progress(stats)
+    text = f"{percent_done(stats):.1f} %"
     if stats.state is TorrentState.CHECKING:
-        done, total, text = stats.checked, stats.to_check, f"{stats.checked:,}/{stats.to_check:,} checked"
-    else:
-        done, total, text = stats.bytes_done, stats.size, f"{percent_done(stats):.1f} %"
-    style = {TorrentState.ERROR: "red", TorrentState.COMPLETE: "green"}.get(stats.state, "cyan")
+        text = f"{done:,}/{total:,} checked"
+    style = _style(stats)
     bar = ProgressBar(total=max(total, 1), completed=done if total else 1, complete_style=style)
-    row.add_row(Text(stats.state.value, style=style), bar, text)
+    row.add_row(Text(state_name(stats), style=style), bar, text)
     return row
 
 
@@ -136,7 +220,7 @@ def _numbers(stats: TorrentStats) -> RenderableType:
     )
     grid.add_row(
         f"size {format_size(stats.size)}" + (f", {chosen}" if (chosen := chosen_files(stats)) else ""),
-        f"sent {format_size(stats.uploaded)}",
+        f"sent {format_size(stats.uploaded)}, ratio {stats.ratio:.2f}",
         f"wasted {wasted}",
         f"peers {len(stats.peers)} of {stats.known_peers} known"
         + (f", {stats.connecting} connecting" if stats.connecting else "")

@@ -26,7 +26,7 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore, Event, Thread
@@ -38,6 +38,7 @@ from torrent_client.bitfield import Bitfield
 from torrent_client.config import MAX_MESSAGE_LENGTH, Config
 from torrent_client.conversation import Conversation
 from torrent_client.errors import (
+    DataIncomplete,
     DownloadStalled,
     StorageError,
     TorrentError,
@@ -51,7 +52,8 @@ from torrent_client.piece_manager import PieceManager
 from torrent_client.piece_picker import WantedPieces
 from torrent_client.protocol import messages
 from torrent_client.rate_limiter import Limits
-from torrent_client.resume import ResumeFile
+from torrent_client.resume import ResumeFile, format_ranges
+from torrent_client.seeding_goals import SeedingGoals, share_ratio
 from torrent_client.smart_ban import SmartBan
 from torrent_client.speed_meter import SpeedMeter
 from torrent_client.stats import TorrentState, TorrentStats, waiting_reason
@@ -81,6 +83,8 @@ class DownloadOptions:
         super_seed: show each peer one piece at a time, so that each is sent once (BEP 16).
         files: which files, and in which order.
         given_peers: addresses to dial at once.
+        goals: what ends seeding.
+        read_only: only serve what is there, and change nothing of it; an error if it is not complete.
     """
 
     output: Path
@@ -90,6 +94,8 @@ class DownloadOptions:
     super_seed: bool = False
     files: FileSelection = ALL_FILES
     given_peers: tuple[PeerAddress, ...] = ()
+    goals: SeedingGoals = field(default_factory=SeedingGoals)
+    read_only: bool = False
 
 
 class DownloadManager:
@@ -104,6 +110,8 @@ class DownloadManager:
         limits: bytes per second of this torrent.
         rng: source of randomness.
         clock: monotonic seconds.
+        slots: one for each connection that all torrents of a session may have together.
+        changed: is set when the download ends, in whatever way; several torrents may share one.
 
     Raises:
         SelectionError: files were chosen that the torrent does not have.
@@ -119,6 +127,9 @@ class DownloadManager:
         limits: Limits | None = None,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        slots: BoundedSemaphore | None = None,
+        changed: Event | None = None,
     ) -> None:
         """Build the parts; `start` brings them to life."""
         rng = rng or random.Random()
@@ -137,6 +148,7 @@ class DownloadManager:
             config.max_open_files,
             wanted=[priority > 0 for priority in self._priorities],
             part_name=part_file_name(torrent.info_hash),
+            read_only=options.read_only,
         )
         self.pieces = PieceManager(
             torrent.piece_hashes,
@@ -161,7 +173,7 @@ class DownloadManager:
             super_seed=options.super_seed,
         )
         callbacks = PeerCallbacks(self.conversation.joined, self.conversation.received, self.conversation.left)
-        self.swarm: Swarm = Swarm(peer_id, config, callbacks, self._new_connection, clock)
+        self.swarm: Swarm = Swarm(peer_id, config, callbacks, self._new_connection, clock, slots)
         key = rng.getrandbits(32)
         clients = [
             [TrackerClient(url, torrent.info_hash, peer_id, port, key=key, config=config) for url in tier]
@@ -180,7 +192,7 @@ class DownloadManager:
         self._state = TorrentState.STARTING
         self._error: TorrentError | None = None
         self._stopping = Event()
-        self._changed = Event()
+        self._changed = changed or Event()
         self._ended = Event()  # complete, failed or stopped
         self._started_at = clock()
         self._ended_at: float | None = None
@@ -191,6 +203,7 @@ class DownloadManager:
         self._earlier = Progress(0, 0, 0)  # totals of earlier runs
         self._had_everything = False
         self._dirty = False  # pieces were written since the last save
+        self.goal_reached: str | None = None  # which seeding goal, in words
 
     # --- life ------------------------------------------------------------------------------------------
 
@@ -222,12 +235,26 @@ class DownloadManager:
         """What ended the download, if something did."""
         return self._error
 
-    def stop(self) -> None:
-        """Save, say goodbye, and leave no thread, socket or file behind; within about 3 seconds."""
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen: failed, left, or complete with nothing to stay for."""
+        is_satisfied = self._state is TorrentState.COMPLETE and not self.options.seed
+        return is_satisfied or self._error is not None or self._stopping.is_set()
+
+    def begin_stop(self, reason: str = "we are stopping") -> None:
+        """Leave the swarm, and say so to the tracker; returns at once, and `stop` does the rest.
+
+        Args:
+            reason: why connections are closed, for the log.
+        """
         self._stopping.set()
         self._attention.set()
         self.announcer.begin_stop()
-        self.swarm.close("we are stopping")
+        self.swarm.close(reason)
+
+    def stop(self) -> None:
+        """Save, say goodbye, and leave no thread, socket or file behind; within about 3 seconds."""
+        self.begin_stop()
         if self._housekeeping.ident is not None:
             self._housekeeping.join()
         self.swarm.join(STOP_LIMIT)
@@ -293,11 +320,14 @@ class DownloadManager:
             self._earlier = Progress(state.uploaded, state.downloaded, 0)
         for index in believed:
             self.pieces.mark_complete(index)
-        self.storage.check_free_space(self.storage.bytes_to_allocate())
-        self.storage.preallocate()
-        self.storage.remove_empty_part_file()
+        if not self.options.read_only:
+            self.storage.check_free_space(self.storage.bytes_to_allocate())
+            self.storage.preallocate()
+            self.storage.remove_empty_part_file()
         if doubtful:
             self._check(doubtful)
+        if self.options.read_only and not self.pieces.is_complete and not self._stopping.is_set():
+            raise DataIncomplete(self._what_is_missing())
         for file in self.storage.oversized():
             logger.warning("%s is longer than the torrent says; it is left so", self.storage.path(file))
         self._had_everything = self.pieces.is_complete
@@ -331,6 +361,7 @@ class DownloadManager:
             if self._download.last_second:
                 last_bytes = last_tick
             self._give_up_if_idle(last_tick - last_bytes)
+            self._pursue_goals(last_tick)
             if last_tick - last_save >= self._config.resume_interval:
                 self._save_state(synced=False)
                 last_save = last_tick
@@ -364,6 +395,29 @@ class DownloadManager:
         if limit and seconds >= limit and self._state is TorrentState.DOWNLOADING:
             self._fail(DownloadStalled(f"nothing came for {seconds:.0f} s: {self.stats().waiting_for}"))
 
+    def _pursue_goals(self, now: float) -> None:
+        """Leave when a seeding goal is reached: a tick later, so that what was sent last still arrives."""
+        if self._state is not TorrentState.COMPLETE or not self.options.seed or self._ended_at is None:
+            return
+        if self.goal_reached:
+            logger.info("seeding ends: %s", self.goal_reached)
+            self._save_state(synced=False)
+            self.begin_stop("the seeding goal is reached")
+            self._changed.set()
+            return
+        uploaded = self._earlier.uploaded + self.swarm.uploaded
+        self.goal_reached = self.options.goals.reached(uploaded, self.torrent.total_length, now - self._ended_at)
+
+    def _what_is_missing(self) -> str:
+        """Return how much of the data that is only to be served is not good."""
+        good = self.pieces.bitfield
+        missing = Bitfield(self.torrent.piece_count, Bitfield.full(self.torrent.piece_count).bits & ~good.bits)
+        place = self.storage.path(self.torrent.files[0]) if len(self.torrent.files) == 1 else self.options.output
+        return (
+            f"the data in {place} is not complete: {len(good):,} of {self.torrent.piece_count:,} pieces are good; "
+            f"missing or bad: {format_ranges(missing)}"
+        )
+
     def _fail(self, error: TorrentError) -> None:
         """End the download with an error; what is verified stays and the state is saved."""
         if self._error is None:
@@ -373,7 +427,7 @@ class DownloadManager:
                 self._save_state(synced=False)
             self._state = TorrentState.ERROR
         self.conversation.stop_asking()
-        self.swarm.close("the download has failed")
+        self.begin_stop("the download has failed")
         self._end()
 
     def _complete(self) -> None:
@@ -527,6 +581,8 @@ class DownloadManager:
             next_dial = self.swarm.pool.next_dial_time()
             next_dial_in = None if next_dial is None else next_dial - now
             waiting_for = waiting_reason(peers, trackers, connecting, known, next_dial_in, now)
+            if self.swarm.is_held_back and not peers:
+                waiting_for = f"all {self._config.max_peers_total:,} connections are in use by other torrents"
         return TorrentStats(
             name=self.torrent.name,
             info_hash=self.torrent.info_hash.hex(),
@@ -556,4 +612,6 @@ class DownloadManager:
             piece_states=self.pieces.states(),
             waiting_for=waiting_for,
             error=str(self._error) if self._error else None,
+            ratio=share_ratio(self._earlier.uploaded + self.swarm.uploaded, self.torrent.total_length),
+            seeding=self._state is TorrentState.COMPLETE and self.options.seed and not self._stopping.is_set(),
         )

@@ -6,6 +6,8 @@
     ├── TrackerError          a tracker that refused, failed, or answered nonsense
     ├── SelectionError        files were chosen that the torrent does not have
     ├── DownloadStalled       nothing came for as long as the user wanted to wait
+    ├── DataIncomplete        what is to be seeded is not all there
+    ├── TorrentConflict       two torrents that cannot run in one session
     ├── StorageError          the disk: full, read-only, missing, failing
     └── PeerError             a peer; ends that connection and nothing else
         ├── HandshakeError        it is not a peer for this torrent
@@ -62,6 +64,14 @@ class SelectionError(TorrentError):
 
 class DownloadStalled(TorrentError):
     """Nothing came for as long as the user wanted to wait (`--stop-timeout`)."""
+
+
+class DataIncomplete(TorrentError):
+    """Data that is only to be seeded has missing or bad pieces."""
+
+
+class TorrentConflict(TorrentError):
+    """A torrent that runs already, or that wants to write a file of another one."""
 
 
 class StorageError(TorrentError):

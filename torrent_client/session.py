@@ -1,20 +1,40 @@
 """Everything that runs in one process: torrents, and the port on which peers call them.
 
+                    +-- info hash A --> DownloadManager --+
+    Listener -------+-- info hash B --> DownloadManager --+--> slots (connections), limits (bytes per second)
+                    +-- info hash C --> DownloadManager --+
+
+What torrents share is counted here: the connections of all together, first come first served, and the
+rates. What they must not share is refused before anything begins: an info hash, and a file to write.
+
 Spec: none.
-Thread: the main thread.
+Thread: the main thread; a thread for each torrent while all are stopped.
 Lock: none; the listener and the torrents have their own.
 """
 
+import os
 import random
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import BoundedSemaphore, Event
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from torrent_client.config import Config
 from torrent_client.download_manager import DownloadManager, DownloadOptions
+from torrent_client.errors import TorrentConflict
 from torrent_client.listener import Listener
 from torrent_client.rate_limiter import Limits, RateLimiter
+from torrent_client.text import printable
 from torrent_client.torrent_parser import TorrentFile
 from torrent_client.tracker_client import generate_peer_id
+
+
+class Job(NamedTuple):
+    """A torrent, and what is to be done with it."""
+
+    torrent: TorrentFile
+    options: DownloadOptions
 
 
 class Session:
@@ -36,7 +56,10 @@ class Session:
         self.limits = Limits(RateLimiter(config.max_download_rate), RateLimiter(config.max_upload_rate))
         self._rng = rng
         self._listener = Listener(config)
+        self._slots = BoundedSemaphore(config.max_peers_total)
+        self._changed = Event()
         self._torrents: list[DownloadManager] = []
+        self._owners: dict[bytes | str, Job] = {}  # by info hash, and by path of each file
 
     @property
     def port(self) -> int:
@@ -48,20 +71,57 @@ class Session:
         self._listener.start()
 
     def add(self, torrent: TorrentFile, options: DownloadOptions) -> DownloadManager:
-        """Start a torrent."""
+        """Start a torrent.
+
+        Raises:
+            TorrentConflict: it runs already, or writes a file of one that runs.
+        """
+        return self.add_all([Job(torrent, options)])[0]
+
+    def add_all(self, jobs: Sequence[Job]) -> list[DownloadManager]:
+        """Start several torrents, or, if they get in each other's way, none.
+
+        Raises:
+            TorrentConflict: two are the same, or would write the same file.
+        """
+        owners = dict(self._owners)
+        for job in jobs:
+            _claim(owners, job)
+        self._owners = owners
+        return [self._start(job) for job in jobs]
+
+    def _start(self, job: Job) -> DownloadManager:
         manager = DownloadManager(
-            torrent, options, self.peer_id, self.port, self.config, self.limits.nested(), self._rng
+            job.torrent,
+            job.options,
+            self.peer_id,
+            self.port,
+            self.config,
+            self.limits.nested(),
+            self._rng,
+            slots=self._slots,
+            changed=self._changed,
         )
         self._torrents.append(manager)
-        self._listener.serve(torrent.info_hash, manager.accept)
+        self._listener.serve(job.torrent.info_hash, manager.accept)
         manager.start()
         return manager
 
+    def wait_for_change(self, timeout: float) -> bool:
+        """Wait for `timeout` seconds, or until a torrent ends if that is sooner; tell whether one did."""
+        has_changed = self._changed.wait(timeout)
+        self._changed.clear()
+        return has_changed
+
     def stop(self) -> None:
-        """Stop the listener and every torrent; save, and leave nothing behind."""
-        self._listener.stop()
+        """Stop the listener and every torrent, all at the same time; save, and leave nothing behind."""
         for manager in self._torrents:
-            manager.stop()
+            manager.begin_stop()
+        self._listener.stop()
+        with ThreadPoolExecutor(max(1, len(self._torrents)), thread_name_prefix="stop") as executor:
+            stops = [executor.submit(manager.stop) for manager in self._torrents]
+        for stop in stops:
+            stop.result()  # an error shows, after all have stopped
 
     def __enter__(self) -> Self:
         """Start the session for a `with` block."""
@@ -73,3 +133,26 @@ class Session:
     ) -> None:
         """Stop it at the end of the block."""
         self.stop()
+
+
+def _claim(owners: dict[bytes | str, Job], job: Job) -> None:
+    """Note what a torrent needs for itself: its info hash, and its files unless they are only read.
+
+    Raises:
+        TorrentConflict: another one has that already.
+    """
+    torrent, options = job
+    if torrent.info_hash in owners:
+        raise TorrentConflict(f"{printable(torrent.name)} is given twice: it is the same torrent")
+    owners[torrent.info_hash] = job
+    root = os.path.realpath(options.output)
+    for file in torrent.files:
+        if file.is_padding:
+            continue
+        path = os.path.join(root, file.path)
+        other = owners.setdefault(path, job)
+        if other is not job and not (options.read_only and other.options.read_only):
+            raise TorrentConflict(
+                f"{printable(torrent.name)} and {printable(other.torrent.name)} are different torrents that would "
+                f"write the same file, {printable(path, 1000)}: give each a directory of its own with -o"
+            )

@@ -73,6 +73,8 @@ class TorrentStats:
         piece_states: a `PieceState` a byte.
         waiting_for: why nothing is coming, None while something is.
         error: what ended it, in state `error`.
+        ratio: bytes sent in all runs, in multiples of the torrent's size.
+        seeding: complete, and there for others.
     """
 
     name: str
@@ -103,6 +105,8 @@ class TorrentStats:
     piece_states: bytes
     waiting_for: str | None
     error: str | None
+    ratio: float = 0.0
+    seeding: bool = False
 
 
 def waiting_reason(

@@ -87,6 +87,7 @@ class Storage:
         max_open_files: handles kept open.
         wanted: whether each file is wanted; None for all.
         part_name: what the part file is called; another one for each torrent in the directory.
+        read_only: refuse to create or write anything.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Storage:
         *,
         wanted: Sequence[bool] | None = None,
         part_name: str = ".unwanted",
+        read_only: bool = False,
     ) -> None:
         """Open nothing yet."""
         self.root = root
@@ -110,6 +112,7 @@ class Storage:
         self._total_length = sum(file.length for file in files)
         self._ends = [file.offset + file.length for file in self.files]
         self._max_open_files = max_open_files
+        self._read_only = read_only
         self._files_lock = threading.Lock()
         self._handles: OrderedDict[int, _Handle] = OrderedDict()
         self._written: set[int] = set()  # numbers of files with something that was not synced yet
@@ -420,6 +423,8 @@ class Storage:
     def _open_file(self, file: FileEntry, access: _Access) -> int:
         """Open one file below the root, making its directories if it is to be created."""
         path = self.path(file)
+        if self._read_only and access is not _Access.READ:
+            raise StorageError(f"cannot write {path}: it is only to be read")
         self._refuse_symlinks(path)
         if access is _Access.CREATE:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
     address --dial--> connection (a worker) --handshake--> peer --... messages ...--> gone
                            |                     |                                      |
-                      max_peers          no twin, not banned                    redial later, or never
+                  max_peers, slots       no twin, not banned                    redial later, or never
 
 Every connection is a worker in a `ThreadPoolExecutor` from dialling to its end; what the messages mean is
 the download manager's business, which gives three callbacks.
@@ -17,7 +17,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import NamedTuple, TypeAlias
 
 from torrent_client.config import Config
@@ -55,6 +55,7 @@ class Swarm:
         callbacks: what to do with peers.
         new_connection: makes a connection for this torrent.
         clock: monotonic seconds.
+        slots: one for each connection that all swarms of a session may have together.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Swarm:
         callbacks: PeerCallbacks,
         new_connection: NewConnection,
         clock: Callable[[], float] = time.monotonic,
+        slots: BoundedSemaphore | None = None,
     ) -> None:
         """Begin closed: no connection is made before `open`."""
         self.pool = PeerPool(config)
@@ -72,6 +74,7 @@ class Swarm:
         self._callbacks = callbacks
         self._new_connection = new_connection
         self._clock = clock
+        self._slots = slots or BoundedSemaphore(config.max_peers)
         self._workers = ThreadPoolExecutor(config.max_peers, thread_name_prefix="peer")
         self._peers_lock = Lock()
         self._connections: dict[PeerConnection, Future[None] | None] = {}  # each one from dialling on
@@ -79,6 +82,7 @@ class Swarm:
         self._uploaded_to_gone = 0
         self._is_open = False
         self._dials = False
+        self.is_held_back = False  # the last connection was not made because other torrents have all slots
 
     # --- the owner's side ------------------------------------------------------------------------------
 
@@ -135,9 +139,10 @@ class Swarm:
 
     def dial(self) -> None:
         """Start workers for addresses whose time has come, within the limits."""
-        while self._may_dial():
+        while self._may_dial() and self._take_slot():
             address = self.pool.next_to_dial(self._clock())
             if address is None:
+                self._slots.release()
                 return
             if not self._start_worker(self._new_connection(address, None, None)):
                 self.pool.ended(address, self._clock(), useful=True)
@@ -145,7 +150,7 @@ class Swarm:
 
     def accept(self, sock: socket.socket, address: PeerAddress, handshake: Handshake) -> bool:
         """Take over a connection that the listener accepted; False when there is no room for it."""
-        return self._start_worker(self._new_connection(address, sock, handshake))
+        return self._take_slot() and self._start_worker(self._new_connection(address, sock, handshake))
 
     def ban(self, addresses: Iterable[PeerAddress], reason: str) -> None:
         """Ban peers for good and close their connections."""
@@ -164,17 +169,30 @@ class Swarm:
             full = len(self._connections) >= self._config.max_peers
         return self._is_open and self._dials and not full and connecting < self._config.dials_at_once
 
+    def _take_slot(self) -> bool:
+        """Take one of the session's slots, if one is free."""
+        self.is_held_back = not self._slots.acquire(blocking=False)
+        return not self.is_held_back
+
     def _start_worker(self, connection: PeerConnection) -> bool:
-        """Give a connection a worker; False when the swarm is closed or full, or the peer is banned."""
-        if self.pool.is_banned(connection.address):
-            return False
+        """Give a connection, for which a slot was taken, a worker.
+
+        False, and the slot given back, when the swarm is closed or full, or the peer is banned.
+        """
+        is_banned = self.pool.is_banned(connection.address)
         with self._peers_lock:
-            if not self._is_open or len(self._connections) >= self._config.max_peers:
-                return False
-            self._connections[connection] = None
+            has_room = self._is_open and not is_banned and len(self._connections) < self._config.max_peers
+            if has_room:
+                self._connections[connection] = None
+        if not has_room:
+            self._slots.release()
+            return False
         try:
             future = self._workers.submit(self._run_peer, connection)
         except RuntimeError:  # the executor was shut down meanwhile
+            with self._peers_lock:
+                del self._connections[connection]
+            self._slots.release()
             return False
         with self._peers_lock:
             if connection in self._connections:
@@ -236,6 +254,7 @@ class Swarm:
             self._connections.pop(connection, None)
             if self._peers.pop(connection, None):
                 self._uploaded_to_gone += connection.uploaded
+        self._slots.release()
         if connection.outgoing:
             if connection.remote and connection.remote.peer_id == self._peer_id:
                 self.pool.forget(connection.address)  # it is ourselves

@@ -22,7 +22,7 @@ Thread: the caller's; the results are immutable.
 Lock: none.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import sha1
@@ -157,6 +157,15 @@ class TorrentFile:
     def content_length(self) -> int:
         """Bytes of the files that are written."""
         return sum(file.length for file in self.files if not file.is_padding)
+
+    def stored_as(self, name: str) -> "TorrentFile":
+        """Return the torrent with its file, or its directory, under another name on disk.
+
+        Args:
+            name: one path component, the user's own choice.
+        """
+        files = (replace(file, path=PurePosixPath(name, *file.path.parts[1:])) for file in self.files)
+        return replace(self, files=tuple(files))
 
 
 class _Reader:

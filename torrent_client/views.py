@@ -22,8 +22,8 @@ LINE_INTERVAL = 5.0
 class View(Protocol):
     """Something that shows snapshots; used in a `with` block."""
 
-    def show(self, stats: TorrentStats) -> None:
-        """Show one snapshot."""
+    def show(self, *snapshots: TorrentStats) -> None:
+        """Show a snapshot of each torrent."""
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -37,7 +37,7 @@ class View(Protocol):
 class SilentView:
     """Shows nothing: for `--quiet`, and where `--json` speaks instead."""
 
-    def show(self, stats: TorrentStats) -> None:
+    def show(self, *snapshots: TorrentStats) -> None:
         """Show nothing."""
 
     def __enter__(self) -> Self:
@@ -51,7 +51,7 @@ class SilentView:
 
 
 class LineView(SilentView):
-    """Prints a line every few seconds, and one whenever the state changes.
+    """Prints a line for each torrent every few seconds, and one whenever its state changes.
 
     Args:
         output: where to.
@@ -62,16 +62,17 @@ class LineView(SilentView):
         """Begin with nothing printed."""
         self._output = output
         self._clock = clock
-        self._last_time = float("-inf")
-        self._last_state: TorrentState | None = None
+        self._last: dict[str, tuple[TorrentState, float]] = {}  # by info hash: what was printed, and when
 
-    def show(self, stats: TorrentStats) -> None:
-        """Print a line if it is time for one."""
+    def show(self, *snapshots: TorrentStats) -> None:
+        """Print a line for each torrent whose time has come."""
         now = self._clock()
-        if stats.state is self._last_state and now - self._last_time < LINE_INTERVAL:
-            return
-        self._last_time, self._last_state = now, stats.state
-        print(summary_line(stats), file=self._output, flush=True)
+        for stats in snapshots:
+            state, printed_at = self._last.get(stats.info_hash, (None, now))
+            if stats.state is state and (is_over(stats) or now - printed_at < LINE_INTERVAL):
+                continue
+            self._last[stats.info_hash] = stats.state, now
+            print(summary_line(stats), file=self._output, flush=True)
 
 
 def summary_line(stats: TorrentStats) -> str:
@@ -82,17 +83,32 @@ def summary_line(stats: TorrentStats) -> str:
     chosen = f" ({files})" if (files := chosen_files(stats)) else ""
     percent = f"{percent_done(stats):.1f} % of {format_size(stats.size)}{chosen}"
     speeds = f"down {format_rate(stats.download_rate)}, up {format_rate(stats.upload_rate)}"
-    line = f"{name}: {stats.state}, {percent}, {speeds}, {len(stats.peers)} peer(s)"
+    line = f"{name}: {state_name(stats)}, {percent}, {speeds}, {len(stats.peers)} peer(s)"
+    if stats.seeding:
+        line += f", ratio {stats.ratio:.2f}"
     if stats.eta is not None:
         line += f", {format_duration(stats.eta)} left"
     if stats.waiting_for:
         line += f"; {stats.waiting_for}"
+    if stats.error:
+        line += f"; {printable(stats.error, 2000)}"
     return line
 
 
 def chosen_files(stats: TorrentStats) -> str:
     """Return `3 of 10 files`; empty when all are wanted."""
     return f"{stats.files_wanted:,} of {stats.files_total:,} files" if stats.files_wanted < stats.files_total else ""
+
+
+def state_name(stats: TorrentStats) -> str:
+    """Return what a torrent is doing, in a word."""
+    return "seeding" if stats.seeding else stats.state.value
+
+
+def is_over(stats: TorrentStats) -> bool:
+    """Tell whether nothing about a torrent will change any more."""
+    is_running = stats.state in (TorrentState.STARTING, TorrentState.CHECKING, TorrentState.DOWNLOADING)
+    return not is_running and not stats.seeding
 
 
 def percent_done(stats: TorrentStats) -> float:

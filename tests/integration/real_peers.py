@@ -411,9 +411,19 @@ def transmission_seeder(tmp_path: Path, torrent: MadeTorrent, *, host: str = "12
 
     Transmission unchokes only every 10 s, so that a download from it takes about that long at least.
     """
+    with _transmission(tmp_path, torrent, torrent.directory, host) as (peer, rpc):
+        wait_until_ready(peer, lambda: rpc.is_seeding() and has_everything(peer, torrent))
+        yield peer
+
+
+@contextlib.contextmanager
+def _transmission(
+    tmp_path: Path, torrent: MadeTorrent, directory: Path, host: str
+) -> Iterator[tuple[Peer, "_TransmissionRpc"]]:
+    """Run Transmission's daemon with one torrent, whose content is in `directory` or goes there."""
     folder = _new_folder(tmp_path, "transmission")
     port, rpc_port = free_port(host), free_port()
-    settings = _transmission_settings(host, port, rpc_port, torrent.directory)
+    settings = _transmission_settings(host, port, rpc_port, directory)
     (folder / "settings.json").write_text(json.dumps(settings))
     command = [
         require_program("transmission-daemon"),
@@ -427,8 +437,7 @@ def transmission_seeder(tmp_path: Path, torrent: MadeTorrent, *, host: str = "12
         rpc = _TransmissionRpc(rpc_port)
         wait_until_ready(peer, rpc.answers)
         rpc.call("torrent-add", filename=str(torrent.path))
-        wait_until_ready(peer, lambda: rpc.is_seeding() and has_everything(peer, torrent))
-        yield peer
+        yield peer, rpc
 
 
 def _transmission_settings(host: str, port: int, rpc_port: int, directory: Path) -> dict[str, object]:
@@ -563,6 +572,16 @@ def aria2_leech(tmp_path: Path, torrent: MadeTorrent, directory: Path, timeout: 
     with running(command, folder / "aria2.log", cwd=folder) as process:
         peer = Peer("aria2", "127.0.0.1", 0, process, folder / "aria2.log")
         _wait_until_done(peer, timeout)
+
+
+@contextlib.contextmanager
+def transmission_leech(
+    tmp_path: Path, torrent: MadeTorrent, directory: Path, host: str = "127.0.0.1", timeout: float = 40.0
+) -> Iterator[Peer]:
+    """Download the whole torrent with Transmission from whoever dials it inside the block, whose end waits for it."""
+    with _transmission(tmp_path, torrent, directory, host) as (peer, rpc):
+        yield peer
+        wait_until_ready(peer, rpc.is_seeding, timeout)
 
 
 def _wait_until_done(leecher: Peer, timeout: float) -> None:

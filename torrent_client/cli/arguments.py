@@ -23,13 +23,14 @@ from torrent_client.file_selection import FilePriority, FileRange, parse_priorit
 from torrent_client.tracker_client import PeerAddress
 
 DEFAULT_COMMAND = "get"
-COMMANDS = (DEFAULT_COMMAND, "info", "verify", "create", "demo", "completion")
+COMMANDS = (DEFAULT_COMMAND, "seed", "info", "verify", "create", "demo", "completion")
 
 DESCRIPTION = """\
 A BitTorrent client in Python.
 
-  python main.py FILE.torrent          download into the current directory; Ctrl-C stops,
+  python main.py FILE.torrent ...      download into the current directory; Ctrl-C stops,
                                        the same command again goes on where it stopped
+  python main.py seed FILE.torrent     send what is on disk to others
   python main.py demo                  watch a download without a torrent or the internet
   python main.py info FILE.torrent     show what is in a torrent
   python main.py verify FILE.torrent   check the files on disk against the torrent
@@ -41,7 +42,8 @@ A BitTorrent client in Python.
 
 EPILOG = """\
 exit codes: 0 complete; 1 error; 2 wrong usage; 3 bad torrent; 4 disk; 5 nothing came for
---stop-timeout; 6 verify found missing or bad pieces; 130 Ctrl-C; 143 SIGTERM
+--stop-timeout; 6 verify or seed found missing or bad pieces; 130 Ctrl-C; 143 SIGTERM;
+with several torrents that of the first error
 """
 
 CREATE_DESCRIPTION = """\
@@ -79,14 +81,17 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog="python main.py")
     get = commands.add_parser(
         DEFAULT_COMMAND,
-        usage="python main.py FILE.torrent [options]",
+        usage="python main.py FILE.torrent ... [options]",
         help="download; the default",
-        description="Download a torrent.",
+        description="Download a torrent, or several at once.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_torrent(get)
+    get.add_argument("torrent", type=Path, nargs="+", metavar="FILE.torrent", help="the torrents")
     _add_download_options(get)
+    seed = commands.add_parser("seed", help="send what is on disk to others, until Ctrl-C or a goal")
+    _add_torrent(seed)
+    _add_seed_options(seed)
     info = commands.add_parser("info", help="show what is in a torrent")
     _add_torrent(info)
     _add_output_options(info)
@@ -122,8 +127,61 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_download_options(parser: argparse.ArgumentParser) -> None:
     """Add what a download can be told."""
-    defaults = Config()
     _add_place(parser)
+    _add_peer_options(parser)
+    how = parser.add_argument_group("what to do")
+    how.add_argument("--sequential", action="store_true", help="get the pieces in order, for playing while it comes")
+    how.add_argument("--seed", action="store_true", help="go on sending to others when complete, until Ctrl-C")
+    _add_goals(how)
+    how.add_argument(
+        "--stop-timeout",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="give up when nothing came for so long (default: never)",
+    )
+    _add_output_options(parser)
+
+
+def _add_seed_options(parser: argparse.ArgumentParser) -> None:
+    """Add what seeding can be told."""
+    place = parser.add_argument_group("where")
+    place.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="the torrent's file or directory itself, whatever it is called; it is only read",
+    )
+    _add_state_directory(place)
+    _add_peer_options(parser)
+    _add_goals(parser.add_argument_group("what to do"))
+    _add_output_options(parser)
+
+
+def _add_goals(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--seed-ratio",
+        type=_above_zero,
+        metavar="R",
+        help="seed until R times the torrent's size was sent, in all runs together",
+    )
+    group.add_argument(
+        "--seed-time",
+        type=_above_zero,
+        metavar="MINUTES",
+        help="seed for so long, unless --seed-ratio is reached before",
+    )
+    group.add_argument(
+        "--super-seed",
+        action="store_true",
+        help="as the only seed: show each peer one piece at a time, so that each piece is sent once",
+    )
+
+
+def _add_peer_options(parser: argparse.ArgumentParser) -> None:
+    """Add what concerns peers."""
+    defaults = Config()
     peers = parser.add_argument_group("peers")
     peers.add_argument(
         "--port",
@@ -145,7 +203,7 @@ def _add_download_options(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         default=defaults.max_peers,
         metavar="N",
-        help=f"connections at most (default: {defaults.max_peers})",
+        help=f"connections of a torrent at most (default: {defaults.max_peers})",
     )
     for direction, verb in (("download", "take"), ("upload", "give")):
         peers.add_argument(
@@ -176,17 +234,6 @@ def _add_download_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="get the first and last piece of each file before the others, as --sequential does",
     )
-    how = parser.add_argument_group("what to do")
-    how.add_argument("--sequential", action="store_true", help="get the pieces in order, for playing while it comes")
-    how.add_argument("--seed", action="store_true", help="go on sending to others when complete, until Ctrl-C")
-    how.add_argument(
-        "--stop-timeout",
-        type=_seconds,
-        default=0.0,
-        metavar="SECONDS",
-        help="give up when nothing came for so long (default: never)",
-    )
-    _add_output_options(parser)
 
 
 def _add_create_options(parser: argparse.ArgumentParser) -> None:
@@ -258,7 +305,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.exit(2)
     if words[0] not in (*COMMANDS, "-h", "--help", "--version"):
         words.insert(0, DEFAULT_COMMAND)
-    return parser.parse_args(words)
+    options, rest = parser.parse_known_args(words)
+    if options.command == DEFAULT_COMMAND and not any(word.startswith("-") for word in rest):
+        options.torrent += [Path(word) for word in rest]  # torrents after an option, which argparse does not expect
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 def parse_peer(text: str) -> PeerAddress:
@@ -374,7 +426,11 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
     place.add_argument(
         "-o", "--output", type=Path, default=Path(), metavar="DIR", help="where the files go (default: here)"
     )
-    place.add_argument(
+    _add_state_directory(place)
+
+
+def _add_state_directory(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--state-dir",
         type=Path,
         metavar="DIR",
@@ -415,6 +471,17 @@ def _positive(text: str) -> int:
     number = _whole(text)
     if not 0 < number <= 10_000:
         raise argparse.ArgumentTypeError(f"{text} is not between 1 and 10000")
+    return number
+
+
+def _above_zero(text: str) -> float:
+    """Read a number above zero, such as 1.5."""
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
+    if not 0 < number <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1000000")
     return number
 
 

@@ -7,7 +7,15 @@ Lock: none.
 
 from enum import IntEnum
 
-from torrent_client.errors import DownloadStalled, MetainfoError, SelectionError, StorageError, TorrentError
+from torrent_client.errors import (
+    DataIncomplete,
+    DownloadStalled,
+    MetainfoError,
+    SelectionError,
+    StorageError,
+    TorrentConflict,
+    TorrentError,
+)
 
 
 class ExitCode(IntEnum):
@@ -35,5 +43,9 @@ def exit_code(error: TorrentError) -> ExitCode:
             return ExitCode.USAGE
         case DownloadStalled():
             return ExitCode.STALLED
+        case DataIncomplete():
+            return ExitCode.INCOMPLETE
+        case TorrentConflict():
+            return ExitCode.USAGE
         case _:
             return ExitCode.ERROR

@@ -1,4 +1,4 @@
-"""The download command: one torrent from its file to its end, with whatever view the user wants.
+"""The download command: torrents from their files to their end, with whatever view the user wants.
 
 Spec: the guide's Tasks 11 to 15.
 Thread: main; it draws, and waits for signals.
@@ -11,17 +11,21 @@ import logging
 import os
 import signal
 import sys
+import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from torrent_client.cli.exit_codes import ExitCode, exit_code
 from torrent_client.config import Config
 from torrent_client.download_manager import DownloadManager, DownloadOptions
+from torrent_client.errors import MetainfoError
 from torrent_client.file_selection import FileSelection
-from torrent_client.session import Session
+from torrent_client.seeding_goals import SeedingGoals
+from torrent_client.session import Job, Session
 from torrent_client.stats import TorrentState, TorrentStats
 from torrent_client.text import format_duration, format_size, printable
 from torrent_client.torrent_parser import TorrentFile
@@ -32,6 +36,9 @@ REFRESH = 0.5
 
 JSON_INTERVAL = 1.0
 """Seconds between two lines of `--json`."""
+
+SIGNAL_TICK = 0.1
+"""Seconds after which a signal is noticed at the latest: a wait in the main thread goes on after a handler."""
 
 
 class Interruption:
@@ -58,39 +65,64 @@ class Interruption:
 
 
 def get(options: Namespace) -> int:
-    """Download a torrent; return the exit code."""
-    torrent = TorrentFile.from_file(options.torrent)
+    """Download torrents; return the exit code."""
+    torrents, unreadable = _read_torrents(options)
     if options.list_files:
-        return list_files(torrent, as_json=options.json)
-    for renamed in torrent.renamed:
-        logging.getLogger(__name__).info("%s", printable(str(renamed)))
-    config = Config(
-        listen_port=options.port,
-        max_peers=options.max_peers,
-        stop_after_idle=options.stop_timeout,
-        max_download_rate=options.max_download_rate,
-        max_upload_rate=options.max_upload_rate,
-    )
+        for torrent in torrents:
+            list_files(torrent, as_json=options.json)
+        return ExitCode.BAD_TORRENT if unreadable else ExitCode.OK
+    has_goal = options.seed_ratio is not None or options.seed_time is not None
     choices = DownloadOptions(
         output=options.output,
         state_directory=options.state_dir or default_state_directory(),
         sequential=options.sequential,
-        seed=options.seed,
+        seed=options.seed or has_goal or options.super_seed,
+        super_seed=options.super_seed,
         files=FileSelection(options.select_file, options.file_priority, options.first_last),
         given_peers=tuple(options.peer),
+        goals=goals_of(options),
     )
+    config = dataclasses.replace(config_of(options), stop_after_idle=options.stop_timeout)
+    code = run([Job(torrent, choices) for torrent in torrents], config, options) if torrents else ExitCode.OK
+    return ExitCode.BAD_TORRENT if unreadable else code
+
+
+def config_of(options: Namespace) -> Config:
+    """Return the limits that the user chose."""
+    return Config(
+        listen_port=options.port,
+        max_peers=options.max_peers,
+        max_peers_total=max(options.max_peers, Config().max_peers_total),
+        max_download_rate=options.max_download_rate,
+        max_upload_rate=options.max_upload_rate,
+    )
+
+
+def goals_of(options: Namespace) -> SeedingGoals:
+    """Return what is to end seeding."""
+    return SeedingGoals(options.seed_ratio, None if options.seed_time is None else 60 * options.seed_time)
+
+
+def run(jobs: Sequence[Job], config: Config, options: Namespace) -> int:
+    """Run torrents until each is done or the user has had enough; return the exit code.
+
+    Raises:
+        TorrentError: they cannot begin.
+    """
     interruption = Interruption()
     with interruption.handled():
         with Session(config) as session:
-            manager = session.add(torrent, choices)
-            _watch(manager, options, interruption)
+            managers = session.add_all(jobs)
+            _watch(session, managers, options, interruption)
             if interruption.signal is not None and not options.quiet:
                 print("stopping; once more ends at once", file=sys.stderr)
-        return _report(manager, options, interruption)
+        codes = [_report(manager, options, interruption, is_one_of_several=len(jobs) > 1) for manager in managers]
+    errors = [code for code in codes if code < ExitCode.INTERRUPTED]
+    return next(filter(None, errors), max(codes))
 
 
-def list_files(torrent: TorrentFile, *, as_json: bool) -> int:
-    """Print the number, size and path of each file, as `--select-file` counts them; return the exit code."""
+def list_files(torrent: TorrentFile, *, as_json: bool) -> None:
+    """Print the number, size and path of each file, as `--select-file` counts them."""
     for number, file in enumerate(torrent.files, 1):
         if file.is_padding:
             continue
@@ -98,7 +130,6 @@ def list_files(torrent: TorrentFile, *, as_json: bool) -> int:
             print(json.dumps({"type": "file", "index": number, "length": file.length, "path": str(file.path)}))
         else:
             print(f"{number:>5}  {format_size(file.length):>10}  {printable(str(file.path), 1000)}")
-    return ExitCode.OK
 
 
 def default_state_directory() -> Path:
@@ -108,22 +139,53 @@ def default_state_directory() -> Path:
     return platformdirs.user_state_path("torrent-client") / "resume"
 
 
-def _watch(manager: DownloadManager, options: Namespace, interruption: Interruption) -> None:
-    """Show the torrent until it is complete (unless it seeds), has failed, or the user has had enough."""
+def _read_torrents(options: Namespace) -> tuple[list[TorrentFile], bool]:
+    """Read all .torrent files; tell whether one of several is bad, which does not keep the others."""
+    torrents, unreadable = [], False
+    for path in options.torrent:
+        try:
+            torrent = TorrentFile.from_file(path)
+        except MetainfoError as error:
+            if len(options.torrent) == 1:
+                raise
+            unreadable = True
+            print(f"error: {printable(str(error), 2000)}", file=sys.stderr)
+            if options.json:
+                _print_json({"type": "error", "info_hash": None, "name": str(path), "error": str(error)})
+            continue
+        torrents.append(torrent)
+        for renamed in torrent.renamed:
+            logging.getLogger(__name__).info("%s", printable(str(renamed)))
+    return torrents, unreadable
+
+
+def _watch(
+    session: Session, managers: Sequence[DownloadManager], options: Namespace, interruption: Interruption
+) -> None:
+    """Show the torrents until each is complete (unless it seeds) or has failed, or the user has had enough."""
     interval = JSON_INTERVAL if options.json else REFRESH
+    told: set[DownloadManager] = set()
     with _view(options) as view:
-        while interruption.signal is None and manager.error is None:
-            if manager.state is TorrentState.COMPLETE and not options.seed:
-                break
-            _show(manager.stats(), options, view)
-            manager.wait_for_change(interval)
-        view.show(manager.stats())
+        while interruption.signal is None and not all(manager.is_over for manager in managers):
+            snapshots = [(manager, manager.is_over, manager.stats()) for manager in managers]
+            view.show(*(stats for _, _, stats in snapshots))
+            for manager, is_over, stats in snapshots:
+                if is_over:
+                    manager.begin_stop("complete")  # the others go on
+                if options.json and manager not in told:
+                    _print_json(_as_values("progress", stats))
+                if is_over:
+                    told.add(manager)
+            _pause(session, interval, interruption)
+        view.show(*(manager.stats() for manager in managers))
 
 
-def _show(stats: TorrentStats, options: Namespace, view: View) -> None:
-    view.show(stats)
-    if options.json:
-        _print_json("progress", stats)
+def _pause(session: Session, seconds: float, interruption: Interruption) -> None:
+    """Wait until it is time for the next picture, a torrent ends, or a signal comes."""
+    deadline = time.monotonic() + seconds
+    while interruption.signal is None and (left := deadline - time.monotonic()) > 0:
+        if session.wait_for_change(min(left, SIGNAL_TICK)):
+            return
 
 
 def _view(options: Namespace) -> View:
@@ -139,27 +201,37 @@ def _view(options: Namespace) -> View:
     return LiveView(Console(stderr=True))
 
 
-def _print_json(kind: str, stats: TorrentStats) -> None:
-    """Print a snapshot as one line; the piece states only as their counts."""
+def _as_values(kind: str, stats: TorrentStats) -> dict[str, Any]:
+    """Return a snapshot as values that JSON knows; the piece states only as their counts."""
     value = dataclasses.asdict(stats)
     del value["piece_states"]
-    print(json.dumps({"type": kind, **value}), flush=True)
+    return {"type": kind, **value}
 
 
-def _report(manager: DownloadManager, options: Namespace, interruption: Interruption) -> int:
-    """Say how it ended, and return the exit code."""
+def _print_json(value: dict[str, Any]) -> None:
+    """Print an object as one line."""
+    print(json.dumps(value), flush=True)
+
+
+def _report(
+    manager: DownloadManager, options: Namespace, interruption: Interruption, *, is_one_of_several: bool
+) -> int:
+    """Say how a torrent ended, and return the exit code for it."""
     stats = manager.stats()
+    prefix = f"{printable(stats.name, 60)}: " if is_one_of_several else ""
+    is_done = manager.state is TorrentState.COMPLETE and (not manager.options.seed or manager.goal_reached is not None)
     if manager.error:
-        code, kind = exit_code(manager.error), "error"
-        print(f"error: {printable(str(manager.error), 2000)}", file=sys.stderr)
-    elif interruption.signal is not None:
-        code, kind = ExitCode(128 + interruption.signal), "stopped"
-        _tell(options, f"stopped at {stats.pieces_done:,} of {stats.pieces_wanted:,} pieces; the same command goes on")
+        code, kind = int(exit_code(manager.error)), "error"
+        print(f"error: {prefix}{printable(str(manager.error), 2000)}", file=sys.stderr)
+    elif interruption.signal is not None and not is_done:
+        code, kind = 128 + interruption.signal, "stopped"
+        progress = f"stopped at {stats.pieces_done:,} of {stats.pieces_wanted:,} pieces"
+        _tell(options, f"{prefix}{progress}{_sent(stats)}; the same command goes on")
     else:
         code, kind = ExitCode.OK, "complete"
-        _tell(options, _success(manager, stats))
+        _tell(options, prefix + _success(manager, stats))
     if options.json:
-        _print_json(kind, stats)
+        _print_json(_as_values(kind, stats))
     return code
 
 
@@ -172,8 +244,14 @@ def _success(manager: DownloadManager, stats: TorrentStats) -> str:
     place = str(manager.options.output / manager.torrent.files[0].path.parts[0])
     if chosen := chosen_files(stats):
         place = f"{chosen} in {place}"
+    ended = f"; seeding ended: {manager.goal_reached}" if manager.goal_reached else ""
     if not stats.downloaded:
-        return f"complete: {place} was there already, all {stats.pieces_wanted:,} pieces are good"
+        text = f"complete: {place} was there already, all {stats.pieces_wanted:,} pieces are good"
+        return text + _sent(stats) + ended
     rate = f", {format_size(stats.downloaded)} in {format_duration(manager.seconds)}"
     wasted = f", {format_size(stats.wasted)} wasted" if stats.wasted else ""
-    return f"complete: {place}, every piece verified{rate}{wasted}"
+    return f"complete: {place}, every piece verified{rate}{wasted}{_sent(stats)}{ended}"
+
+
+def _sent(stats: TorrentStats) -> str:
+    return f", {format_size(stats.uploaded)} sent, ratio {stats.ratio:.2f}" if stats.uploaded else ""

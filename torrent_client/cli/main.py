@@ -61,6 +61,10 @@ def run() -> NoReturn:
 def _run_command(options: Namespace) -> int:
     """Import and run the command: each one loads only what it needs, so that all start quickly."""
     match options.command:
+        case "seed":
+            from torrent_client.cli.seed import seed
+
+            return seed(options)
         case "info":
             from torrent_client.cli.info import show_info
 
