@@ -414,12 +414,12 @@ def test_a_block_can_be_cancelled() -> None:
 
     def read_block(request: Request) -> bytes:
         held.set()
-        assert gate.wait(5)
+        assert gate.wait(10)
         return bytes(request.length)
 
     with connected(read_block=read_block) as (connection, peer):
         connection.upload(Request(1, 0, 100))
-        assert held.wait(5)
+        assert held.wait(10)
         connection.upload(Request(2, 0, 100))
         connection.cancel_upload(Request(2, 0, 100))
         connection.upload(Request(3, 0, 100))

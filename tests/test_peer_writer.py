@@ -72,13 +72,13 @@ class Rig:
         writer.send_message(Unchoke())
         assert self.peer.next_message() == Unchoke()
         writer.upload(A)
-        assert self.held.wait(5)
+        assert self.held.wait(10)
         return writer
 
     def read_block(self, request: Request) -> bytes:
         """Return a block, when the gate is open."""
         self.held.set()
-        assert self.gate.wait(5)
+        assert self.gate.wait(10)
         if self.error:
             raise self.error
         return block(request)

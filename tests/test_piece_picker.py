@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torrent_client.piece_picker import PiecePicker
+from torrent_client.piece_picker import PiecePicker, WantedPieces
 
 
 def members(pieces: int) -> list[int]:
@@ -109,16 +109,45 @@ def test_no_candidates_no_pick(options: dict[str, bool]) -> None:
 @pytest.mark.parametrize(
     ("candidates", "picked"), [(0b111111, 1), (0b111101, 4), (0b101101, 0), (0b101100, 2), (0b100000, 5)]
 )
-def test_sequential_mode_takes_early_pieces_and_then_the_lowest(candidates: int, picked: int) -> None:
+def test_sequential_mode_takes_the_lowest_of_the_most_urgent(candidates: int, picked: int) -> None:
     """Neither rarity nor chance nor the number of complete pieces matters."""
-    picker = PiecePicker(6, Random(0), sequential=True, early=0b010010)
+    picker = PiecePicker(6, Random(0), sequential=True)
+    picker.levels = (0b010010, 0b101101)
     picker.add(0b011111)
     for completed in (0, 100):
         assert {picker.pick(candidates, completed) for _ in range(5)} == {picked}
 
 
-def test_early_pieces_are_nothing_special_without_sequential_mode() -> None:
-    """They are for players only."""
-    picker = PiecePicker(4, Random(0), random_first=0, early=0b0001)
-    picker.add(0b0001)
-    assert picker.pick(0b0011, completed=0) == 1
+def test_the_most_urgent_level_with_a_candidate_comes_first() -> None:
+    """Urgency goes before rarity, and rarity decides within a level."""
+    picker = PiecePicker(6, Random(0), random_first=0)
+    picker.levels = (0b000011, 0b001100, 0b110000)
+    picker.add(0b101011)
+    picker.add(0b000001)
+    assert picker.pick(0b111111, completed=0) == 1
+    assert picker.pick(0b111101, completed=0) == 0
+    assert picker.pick(0b111100, completed=0) == 2
+    assert picker.pick(0b110000, completed=0) == 4
+    assert picker.pick(0b100000, completed=0) == 5
+
+
+def test_urgency_counts_for_the_first_random_pieces_too() -> None:
+    """Any piece will do, but of the most urgent level."""
+    picker = PiecePicker(6, Random(0), random_first=4)
+    picker.levels = (0b000111, 0b111000)
+    assert {picker.pick(0b111111, completed=0) for _ in range(60)} == {0, 1, 2}
+
+
+def test_a_piece_on_no_level_is_not_wanted() -> None:
+    """It is never picked, even as the only candidate."""
+    picker = PiecePicker(4, Random(0))
+    picker.levels = (0b0010, 0b0100)
+    assert picker.pick(0b1001, completed=0) is None
+    assert {picker.pick(0b1111, completed=9) for _ in range(20)} == {1}
+
+
+@pytest.mark.parametrize("count", [0, 1, 9])
+def test_all_pieces_are_wanted_alike_by_default(count: int) -> None:
+    """One level with all of them, and no surplus."""
+    assert WantedPieces.all_of(count) == ((2**count - 1,), {})
+    assert PiecePicker(count, Random(0)).levels == (2**count - 1,)

@@ -530,13 +530,13 @@ def test_a_file_in_use_is_closed_by_its_user(
 
     def slow_pread(descriptor: int, size: int, offset: int) -> bytes:
         reading.set()
-        assert may_go_on.wait(5)
+        assert may_go_on.wait(10)
         return pread(descriptor, size, offset)
 
     monkeypatch.setattr(os, "pread", slow_pread)
     with ThreadPoolExecutor(1) as pool:
         block = pool.submit(storage.read_block, 0, 0, 100)
-        assert reading.wait(5)
+        assert reading.wait(10)
         storage.close()
         assert open_below(tmp_path).total() == 1
         may_go_on.set()
@@ -556,13 +556,13 @@ def test_what_falls_out_of_the_table_while_in_use_is_closed_by_its_user(
     def slow_pread(descriptor: int, size: int, offset: int) -> bytes:
         if size == 60:
             reading.set()
-            assert may_go_on.wait(5)
+            assert may_go_on.wait(10)
         return pread(descriptor, size, offset)
 
     monkeypatch.setattr(os, "pread", slow_pread)
     with ThreadPoolExecutor(1) as pool:
         block = pool.submit(storage.read_block, 0, 0, 60)
-        assert reading.wait(5)
+        assert reading.wait(10)
         assert storage.read_block(0, 100, 100) == bytes(100)
         may_go_on.set()
         assert block.result(5) == bytes(60)

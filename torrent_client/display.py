@@ -50,13 +50,17 @@ class LiveView:
         """Begin with an empty picture."""
         self._console = console
         self._live = Live(console=console, auto_refresh=False)
+        self.takes_keys = True
+        self.note = ""
 
     def show(self, *snapshots: TorrentStats) -> None:
         """Draw a snapshot of each torrent."""
         if len(snapshots) == 1:
-            drawing = picture(snapshots[0], self._console.width, time.monotonic())
+            drawing: RenderableType = picture(snapshots[0], self._console.width, time.monotonic())
         else:
             drawing = overview(snapshots, self._console.height)
+        if self.note:
+            drawing = Group(drawing, Text(f"  {self.note}", style="dim", no_wrap=True, overflow="ellipsis"))
         self._live.update(drawing, refresh=True)
 
     def __enter__(self) -> Self:

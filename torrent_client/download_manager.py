@@ -406,7 +406,7 @@ class DownloadManager:
             self._changed.set()
             return
         uploaded = self._earlier.uploaded + self.swarm.uploaded
-        self.goal_reached = self.options.goals.reached(uploaded, self.torrent.total_length, now - self._ended_at)
+        self.goal_reached = self.options.goals.reached(uploaded, self.pieces.wanted_progress().size, now - self._ended_at)
 
     def _what_is_missing(self) -> str:
         """Return how much of the data that is only to be served is not good."""
@@ -612,6 +612,6 @@ class DownloadManager:
             piece_states=self.pieces.states(),
             waiting_for=waiting_for,
             error=str(self._error) if self._error else None,
-            ratio=share_ratio(self._earlier.uploaded + self.swarm.uploaded, self.torrent.total_length),
+            ratio=share_ratio(self._earlier.uploaded + self.swarm.uploaded, self.pieces.wanted_progress().size),
             seeding=self._state is TorrentState.COMPLETE and self.options.seed and not self._stopping.is_set(),
         )

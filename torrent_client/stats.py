@@ -134,7 +134,7 @@ def waiting_reason(
     if known_peers and next_dial_in is not None:
         tries = f"trying again in {max(0, next_dial_in):.0f} s"
         return f"none of {_count(known_peers, 'known peer')} could be reached; {tries}"
-    asking = [tracker for tracker in trackers if tracker.state == "asking"]
+    asking = [tracker for tracker in trackers if tracker.state == "asking" or not tracker.next_announce]
     if asking:
         return f"asking {asking[0].url} for peers"
     if not trackers:

@@ -20,7 +20,15 @@ LINE_INTERVAL = 5.0
 
 
 class View(Protocol):
-    """Something that shows snapshots; used in a `with` block."""
+    """Something that shows snapshots; used in a `with` block.
+
+    Attributes:
+        takes_keys: keys that are pressed meanwhile are for us.
+        note: a line to be shown below.
+    """
+
+    takes_keys: bool
+    note: str
 
     def show(self, *snapshots: TorrentStats) -> None:
         """Show a snapshot of each torrent."""
@@ -36,6 +44,9 @@ class View(Protocol):
 
 class SilentView:
     """Shows nothing: for `--quiet`, and where `--json` speaks instead."""
+
+    takes_keys = False
+    note = ""
 
     def show(self, *snapshots: TorrentStats) -> None:
         """Show nothing."""

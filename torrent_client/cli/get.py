@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from torrent_client.cli.exit_codes import ExitCode, exit_code
+from torrent_client.cli.keyboard import HELP, Keyboard, describe, obey
 from torrent_client.config import Config
 from torrent_client.download_manager import DownloadManager, DownloadOptions
 from torrent_client.errors import MetainfoError
@@ -165,9 +166,10 @@ def _watch(
     """Show the torrents until each is complete (unless it seeds) or has failed, or the user has had enough."""
     interval = JSON_INTERVAL if options.json else REFRESH
     told: set[DownloadManager] = set()
-    with _view(options) as view:
+    with _view(options) as view, _keyboard(view) as keyboard:
         while interruption.signal is None and not all(manager.is_over for manager in managers):
             snapshots = [(manager, manager.is_over, manager.stats()) for manager in managers]
+            view.note = f"{describe(session.limits)}   ({HELP})" if keyboard.is_there else ""
             view.show(*(stats for _, _, stats in snapshots))
             for manager, is_over, stats in snapshots:
                 if is_over:
@@ -177,6 +179,9 @@ def _watch(
                 if is_over:
                     told.add(manager)
             _pause(session, interval, interruption)
+            rates = ((stats.download_rate, stats.upload_rate) for _, _, stats in snapshots)
+            obey(keyboard.pressed(), session.limits, *map(sum, zip(*rates, strict=True)))
+        view.note = ""
         view.show(*(manager.stats() for manager in managers))
 
 
@@ -186,6 +191,11 @@ def _pause(session: Session, seconds: float, interruption: Interruption) -> None
     while interruption.signal is None and (left := deadline - time.monotonic()) > 0:
         if session.wait_for_change(min(left, SIGNAL_TICK)):
             return
+
+
+def _keyboard(view: View) -> Keyboard:
+    """Read keys where a picture is drawn; elsewhere somebody else may want them."""
+    return Keyboard(sys.stdin if view.takes_keys else None)
 
 
 def _view(options: Namespace) -> View:
