@@ -186,6 +186,23 @@ def test_a_choked_peer_is_asked_for_what_it_allows_and_nothing_else(room: Room) 
     assert {request.piece_index for request in connection.take(messages.Request)} == {7}
 
 
+def test_a_suggested_piece_wins_among_equals(room: Room) -> None:
+    """It is cheap for the peer to send, and as good for us as any other (BEP 6)."""
+    peer, connection = room.join()
+    room.say(peer, messages.HaveAll(), messages.SuggestPiece(23), messages.Unchoke())
+    first = connection.take(messages.Request)[0]
+    assert isinstance(first, messages.Request)
+    assert first.piece_index == 23
+
+
+@pytest.mark.parametrize("kind", [messages.SuggestPiece, messages.AllowedFast, messages.Have])
+def test_pieces_that_do_not_exist_end_the_connection(room: Room, kind: type) -> None:
+    """No correct client speaks of them."""
+    peer, _ = room.join()
+    with pytest.raises(ProtocolViolation):
+        room.say(peer, kind(PIECES))
+
+
 def test_a_rejected_block_is_asked_of_somebody_else(room: Room) -> None:
     """And the one that rejected it is not asked for that piece again until it unchokes anew."""
     first, to_first = room.join()

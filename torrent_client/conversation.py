@@ -226,6 +226,9 @@ class Conversation:
                 if self._pieces.has_piece(index):
                     peer.connection.allow_fast(index)
 
+    def _on_suggest(self, peer: Peer, message: messages.SuggestPiece) -> None:
+        self._pieces.peer_suggests(peer, message.piece_index)
+
     def _on_allowed_fast(self, peer: Peer, message: messages.AllowedFast) -> None:
         if self._pieces.peer_allows(peer, message.piece_index):
             self._request_more(peer, self._clock())
@@ -338,6 +341,7 @@ _HANDLERS: Final[dict[type, Callable[[Conversation, Peer, Any], None]]] = {
     messages.HaveAll: Conversation._on_have_all,
     messages.HaveNone: Conversation._on_have_none,
     messages.Reject: Conversation._on_reject,
+    messages.SuggestPiece: Conversation._on_suggest,
     messages.AllowedFast: Conversation._on_allowed_fast,
     messages.Extended: Conversation._on_extended,
 }

@@ -88,6 +88,7 @@ class _Peer:
     is_snubbed: bool = False  # it kept us waiting for too long, and nothing came since
     refused: int = 0  # set of bits: it rejected requests for them
     allowed_fast: int = 0  # set of bits: it serves them even while it chokes us
+    suggested: int = 0  # set of bits: it has them at hand (BEP 6)
     chokes: bool = False
 
     @property
@@ -281,8 +282,7 @@ class PieceManager:
         Raises:
             ProtocolViolation: there is no such piece.
         """
-        if not 0 <= index < self.piece_count:
-            raise ProtocolViolation(f"have {index}, but the torrent has {self.piece_count} pieces")
+        self._check_index(index)
         return self.peer_has_all(peer, 1 << index)
 
     def peer_has_all(self, peer: PeerKey, pieces: int) -> bool:
@@ -316,10 +316,23 @@ class PieceManager:
             self._peers[peer].chokes = False
             self._peers[peer].refused = 0
 
+    def peer_suggests(self, peer: PeerKey, index: int) -> None:
+        """Take note that a peer has a piece at hand; of equally rare pieces it is asked for that one.
+
+        Raises:
+            ProtocolViolation: there is no such piece.
+        """
+        self._check_index(index)
+        with self._lock:
+            self._peers[peer].suggested |= 1 << index
+
     def peer_allows(self, peer: PeerKey, index: int) -> bool:
-        """Take note that a peer serves a piece even while it chokes us; tell whether that is of use."""
-        if not 0 <= index < self.piece_count:
-            raise ProtocolViolation(f"allowed fast {index}, but the torrent has {self.piece_count} pieces")
+        """Take note that a peer serves a piece even while it chokes us; tell whether that is of use.
+
+        Raises:
+            ProtocolViolation: there is no such piece.
+        """
+        self._check_index(index)
         with self._lock:
             record = self._peers[peer]
             record.allowed_fast |= 1 << index
@@ -567,6 +580,10 @@ class PieceManager:
         surplus = sum(size for index, size in self._surplus.items() if self._states[index] == PieceState.COMPLETE)
         return self._bytes_in(self._wanted & ~self._lacking) - surplus
 
+    def _check_index(self, index: int) -> None:
+        if not 0 <= index < self.piece_count:
+            raise ProtocolViolation(f"it speaks of piece {index}, but there are {self.piece_count}")
+
     def _set_missing(self, index: int) -> None:
         self._states[index] = PieceState.MISSING
         self._missing |= 1 << index
@@ -588,7 +605,7 @@ class PieceManager:
         candidates = peer.servable & self._missing & self._wanted
         if not candidates or not self._make_room():
             return None
-        index = self._picker.pick(candidates, self._complete_count)
+        index = self._picker.pick(candidates, self._complete_count, peer.suggested)
         assert index is not None
         piece = ActivePiece(index, self.piece_size(index), key, exclusive=peer.on_parole)
         self._states[index] = PieceState.DOWNLOADING

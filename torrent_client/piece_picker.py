@@ -84,12 +84,13 @@ class PiecePicker:
         """Return how many peers own piece `index`."""
         return sum((digit >> index & 1) << place for place, digit in enumerate(self._digits))
 
-    def pick(self, candidates: int, completed: int) -> int | None:
+    def pick(self, candidates: int, completed: int, suggested: int = 0) -> int | None:
         """Choose one of the most urgent candidates, or None when no candidate is wanted.
 
         Args:
             candidates: set of bits of the pieces that may be begun.
             completed: number of pieces already complete.
+            suggested: set of bits of the pieces that the peer has at hand; they win among equals.
         """
         candidates = next((urgent for level in self.levels if (urgent := candidates & level)), 0)
         if not candidates:
@@ -98,7 +99,7 @@ class PiecePicker:
             return _lowest(candidates)
         if completed >= self._random_first:
             candidates = self._rarest(candidates)
-        return self._random_member(candidates)
+        return self._random_member(candidates & suggested or candidates)
 
     def _rarest(self, candidates: int) -> int:
         """Return the candidates with the lowest count."""
