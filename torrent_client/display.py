@@ -7,6 +7,7 @@ Thread: main.
 Lock: none; it works on snapshots.
 """
 
+import textwrap
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -83,7 +84,7 @@ def picture(stats: TorrentStats, width: int, now: float) -> RenderableType:
         width: columns of the terminal.
         now: the clock of the trackers' times.
     """
-    parts: list[RenderableType] = [_bar(stats), _numbers(stats)]
+    parts: list[RenderableType] = [_bar(stats), _numbers(stats, max(10, width - 4))]
     if stats.waiting_for:
         parts.append(Text(f"waiting: {stats.waiting_for}", style="yellow"))
     if stats.error:
@@ -209,28 +210,26 @@ def _bar(stats: TorrentStats) -> RenderableType:
     return row
 
 
-def _numbers(stats: TorrentStats) -> RenderableType:
-    """Return the lines of figures."""
-    grid = Table.grid(padding=(0, 2))
-    for _ in range(4):
-        grid.add_column(no_wrap=True)
+def _numbers(stats: TorrentStats, width: int) -> RenderableType:
+    """Return the figures, side by side as far as there is room: on a narrow terminal none is cut off."""
     eta = format_duration(stats.eta) if stats.eta is not None else "-"
-    wasted = format_size(stats.wasted) + (f" ({stats.hash_failures} bad pieces)" if stats.hash_failures else "")
-    grid.add_row(
+    chosen = f", {files}" if (files := chosen_files(stats)) else ""
+    bad = f" ({stats.hash_failures} bad pieces)" if stats.hash_failures else ""
+    connecting = f", {stats.connecting} connecting" if stats.connecting else ""
+    banned = f", {stats.banned} banned" if stats.banned else ""
+    figures = (
         f"↓ {format_rate(stats.download_rate)}",
         f"↑ {format_rate(stats.upload_rate)}",
         f"left {eta}",
         f"pieces {stats.pieces_done:,}/{stats.pieces_wanted:,}",
-    )
-    grid.add_row(
-        f"size {format_size(stats.size)}" + (f", {chosen}" if (chosen := chosen_files(stats)) else ""),
+        f"size {format_size(stats.size)}{chosen}",
         f"sent {format_size(stats.uploaded)}, ratio {stats.ratio:.2f}",
-        f"wasted {wasted}",
-        f"peers {len(stats.peers)} of {stats.known_peers} known"
-        + (f", {stats.connecting} connecting" if stats.connecting else "")
-        + (f", {stats.banned} banned" if stats.banned else ""),
+        f"wasted {format_size(stats.wasted)}{bad}",
+        f"peers {len(stats.peers)} of {stats.known_peers} known{connecting}{banned}",
     )
-    return grid
+    # Lines are broken between figures, never within one.
+    joined = "   ".join(figure.replace(" ", "\N{NO-BREAK SPACE}") for figure in figures)
+    return Text(textwrap.fill(joined, width).replace("\N{NO-BREAK SPACE}", " "))
 
 
 def _peer_table(stats: TorrentStats) -> RenderableType:
