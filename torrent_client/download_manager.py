@@ -577,7 +577,8 @@ class DownloadManager:
         files = zip(self.torrent.files, self._priorities, strict=True)
         content = [priority for file, priority in files if not file.is_padding]
         waiting_for = None
-        if downloading and not self._download.last_second and not self._stopping.is_set():
+        nothing_came = not self._download.last_second and self.pieces.useful_bytes == self._download.total
+        if downloading and nothing_came and not self._stopping.is_set():
             next_dial = self.swarm.pool.next_dial_time()
             next_dial_in = None if next_dial is None else next_dial - now
             waiting_for = waiting_reason(peers, trackers, connecting, known, next_dial_in, now)
