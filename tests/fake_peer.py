@@ -377,6 +377,11 @@ def serving(*scripts: Script) -> Iterator[list[FakeServer]]:
         yield [stack.enter_context(FakeServer(script)) for script in scripts]
 
 
+def is_connecting(sock: socket.socket | None) -> bool:
+    """Tell whether a socket waits for the answer to its SYN."""
+    return sock is not None and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 2  # TCP_SYN_SENT
+
+
 @contextlib.contextmanager
 def black_hole() -> Iterator[PeerAddress]:
     """Give an address that answers no connection attempt: a listener whose queue is full and stays so."""

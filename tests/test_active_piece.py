@@ -39,6 +39,14 @@ def test_a_piece_is_cut_into_blocks_of_16_kib_and_a_rest(length: int, lengths: l
     assert piece.remaining == piece.block_count == len(lengths)
 
 
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_a_piece_knows_which_one_it_is_and_whose(exclusive: bool) -> None:
+    """Anybody may help with it, unless it was begun as one peer's alone."""
+    assert not ActivePiece(7, 1, None).exclusive
+    piece = ActivePiece(7, 1, "a", exclusive=exclusive)
+    assert (piece.index, piece.owner, piece.exclusive) == (7, "a", exclusive)
+
+
 def test_blocks_are_taken_in_order() -> None:
     """The stack gives the lowest block first."""
     piece = ActivePiece(0, 3 * BLOCK_SIZE, "a")
@@ -100,6 +108,10 @@ def test_a_block_is_not_given_up_for_somebody_who_was_not_asked() -> None:
     assert piece.give_up(0, "c") is False
     assert piece.requesters == ["a"]
     assert piece.second_requesters == {0: "b"}
+    del piece.second_requesters[0]
+    assert piece.give_up(0, "c") is False
+    assert piece.requesters == ["a"]
+    assert piece.second_requesters == {}
 
 
 def test_its_workers_are_its_owner_and_those_who_owe_it_blocks() -> None:

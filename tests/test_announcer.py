@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -334,6 +335,30 @@ def test_completed_is_told_at_once(trackers: list[FakeTracker], clock: FakeClock
     assert not trackers[1].log
 
 
+def test_completed_is_told_when_the_tracker_is_back(trackers: list[FakeTracker], clock: FakeClock) -> None:
+    """Private trackers count completions: a failed announce is made up for, once."""
+    rig = Rig([trackers[:1]], clock)
+    rig.run(10)
+    trackers[0].fail()
+    rig.announcer.announce_round("completed")
+    trackers[0].recover()
+    rig.run(HOUR)
+    assert trackers[0].events == ["started", "completed", "completed", None]
+
+
+def test_every_tracker_that_knows_us_hears_of_the_completion(trackers: list[FakeTracker], clock: FakeClock) -> None:
+    """The one that answers now at once, one that was asked before it when it is asked next."""
+    rig = Rig([trackers[:1], trackers[1:2]], clock)
+    rig.run(10)
+    trackers[0].fail()
+    rig.run(1800)
+    rig.announcer.announce_round("completed")
+    assert trackers[1].events[-1] == "completed"
+    trackers[0].recover()
+    rig.run(HOUR)
+    assert trackers[0].events[-2:] == ["completed", None]
+
+
 def test_a_tracker_that_does_not_know_us_is_told_started_first(trackers: list[FakeTracker], clock: FakeClock) -> None:
     """`completed` from a stranger would make no sense to it."""
     rig = Rig([trackers[:2]], clock)
@@ -391,6 +416,32 @@ def test_completed_and_stopped_at_once_are_both_told(trackers: list[FakeTracker]
     first.set()
     rig.announcer.finish_stop()
     assert trackers[0].events == ["started", "completed", "stopped"]
+
+
+def test_a_stop_in_the_moment_of_completion_loses_neither(trackers: list[FakeTracker], clock: FakeClock) -> None:
+    """The thread has taken note of the completion, and is stopped before it could tell."""
+    rig = Rig([trackers[:1]], clock)
+    rig.run(10)
+    rig.announcer.begin_stop()
+    rig.announcer.announce_round("completed")
+    rig.announcer._say_stopped()
+    assert trackers[0].events == ["started", "completed", "stopped"]
+
+
+def test_the_time_for_stopping_runs_from_its_beginning(trackers: list[FakeTracker], clock: FakeClock) -> None:
+    """What else took its time while the owner stopped is not waited for again."""
+    release = threading.Event()
+    trackers[0].during = lambda: release.wait(10)
+    rig = Rig([trackers[:1]], clock, Config(tracker_stop_timeout=30.0))
+    rig.announcer.start()
+    wait_until(lambda: bool(trackers[0].log))
+    rig.announcer.begin_stop()
+    clock.advance(40)
+    rig.announcer.begin_stop()
+    begin = time.monotonic()
+    rig.announcer.finish_stop()
+    assert time.monotonic() - begin < 5
+    release.set()
 
 
 def test_every_tracker_that_knows_us_gets_a_goodbye(trackers: list[FakeTracker], clock: FakeClock) -> None:

@@ -1,5 +1,6 @@
 """What messages lead to, with connections that only write down what they are told to send."""
 
+import socket
 from dataclasses import dataclass, field
 from random import Random
 from typing import cast
@@ -61,9 +62,9 @@ class FakeConnection:
             reader.writable()[: len(part)] = part
             self.sent += reader.received(len(part))
 
-    def serves(self, index: int) -> bool:
+    def serves(self, request: messages.Request) -> bool:
         """Serve as the real one does."""
-        return not self.am_choking or index in self.allowed
+        return not self.am_choking or request.piece_index in self.allowed
 
     def upload(self, request: messages.Request) -> int:
         """Queue a block."""
@@ -74,7 +75,7 @@ class FakeConnection:
         """Take a block back."""
         self.uploads.remove(request)
 
-    def allow_fast(self, index: int) -> None:
+    def allow_fast(self, index: int, _size: int) -> None:
         """Allow a piece."""
         self.allowed.add(index)
         self.sent.append(messages.AllowedFast(index))
@@ -281,6 +282,34 @@ def test_a_newcomer_may_have_a_few_pieces_while_it_is_choked(seed: Room) -> None
     index = min(allowed)
     seed.say(peer, messages.Request(index, 0, BLOCK_SIZE))
     assert connection.uploads == [messages.Request(index, 0, BLOCK_SIZE)]
+
+
+def test_what_is_allowed_is_served_once() -> None:
+    """Else a stranger that is choked could download for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+    handshake = messages.Handshake(INFO_HASH, b"-XX0001-123456789012", messages.reserved_bits(messages.RESERVED_FAST))
+    config = Config()
+    with (
+        theirs,
+        PeerConnection(
+            PeerAddress("192.0.2.7", 6881),
+            INFO_HASH,
+            b"o" * 20,
+            sock=ours,
+            remote_handshake=handshake,
+            fast=True,
+            config=config,
+        ) as connection,
+    ):
+        connection.handshake()
+        connection.allow_fast(3, PIECE)
+        request = messages.Request(3, 0, BLOCK_SIZE)
+        assert [connection.serves(request) for _ in range(4)] == [True, True, False, False]
+        connection.allow_fast(3, PIECE)
+        assert not connection.serves(request)
+        assert not connection.serves(messages.Request(4, 0, BLOCK_SIZE))
 
 
 def test_an_interested_peer_is_unchoked_at_once_while_a_slot_is_free(seed: Room) -> None:

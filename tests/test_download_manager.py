@@ -26,6 +26,7 @@ from tests.fake_peer import (
     closed_port,
     fake_id,
     greet,
+    is_connecting,
     seeder,
     serve,
     serving,
@@ -50,6 +51,7 @@ from torrent_client.protocol.messages import (
     Have,
     Interested,
     KeepAlive,
+    Message,
     NotInterested,
     Piece,
     Port,
@@ -528,7 +530,14 @@ def test_nonsense_ends_that_connection_and_nothing_else(
 
 def test_unknown_messages_are_ignored(tmp_path: Path) -> None:
     """Of other extensions, of times to come, and extended messages that we did not offer to understand."""
-    odd = [Unknown(99, b"?" * 100), Unknown(255, b""), KeepAlive(), Port(6881), Extended(77, b"junk"), Cancel(0, 0, 9)]
+    odd: list[Message] = [
+        Unknown(99, b"?" * 100),
+        Unknown(255, b""),
+        KeepAlive(),
+        Port(6881),
+        Extended(77, b"junk"),
+        Cancel(0, 0, 9),
+    ]
 
     def script(peer: FakePeer) -> None:
         greet(peer, TORRENT)
@@ -761,7 +770,7 @@ def test_a_peer_that_asks_without_end_is_hung_up_on(tmp_path: Path) -> None:
     """More requests than we said we would queue."""
     gate = threading.Event()
     with seeding(tmp_path, change(QUICK, reqq=10)) as manager, call(manager) as peer:
-        manager.storage.read_block = lambda *_: gate.wait(10) and b""  # type: ignore[method-assign,assignment,return-value]
+        manager.storage.read_block = lambda *_: gate.wait(10) and b""  # type: ignore[method-assign,assignment]
         peer.send(Interested())
         peer.expect(Unchoke)
         with suppress(Gone):
@@ -1098,7 +1107,7 @@ def test_it_stops_while_it_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(PieceManager, "verify_piece", slow)
     with download(tmp_path, torrent=torrent) as manager:
         assert checking.wait(10)
-        assert manager.state is TorrentState.CHECKING
+        wait_for_state(manager, TorrentState.CHECKING)
         stops_quickly(manager)
         assert manager.state is TorrentState.STOPPED
     assert not list((tmp_path / "state").glob("*"))
@@ -1107,7 +1116,7 @@ def test_it_stops_while_it_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_it_stops_while_it_connects(tmp_path: Path) -> None:
     """To somebody who never answers."""
     with black_hole() as address, download(tmp_path, address) as manager:
-        wait_until(lambda: manager.stats().connecting == 1)
+        wait_until(lambda: any(is_connecting(connection._sock) for connection in list(manager.swarm._connections)))
         stops_quickly(manager)
 
 

@@ -11,7 +11,16 @@ from typing import Any
 
 import pytest
 
-from tests.fake_peer import LOOPBACK, FakePeer, FakeServer, black_hole, closed_port, fake_id, tcp_pair
+from tests.fake_peer import (
+    LOOPBACK,
+    FakePeer,
+    FakeServer,
+    black_hole,
+    closed_port,
+    fake_id,
+    is_connecting,
+    tcp_pair,
+)
 from tests.support import payload, wait_until
 from torrent_client.config import BLOCK_SIZE, MAX_MESSAGE_LENGTH, Config
 from torrent_client.errors import HandshakeError, PeerDisconnected, ProtocolViolation, StorageError
@@ -69,11 +78,6 @@ def in_background(call: Callable[[], object]) -> Iterator[Callable[[], BaseExcep
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(call)
         yield lambda: future.exception(5)
-
-
-def is_connecting(sock: socket.socket | None) -> bool:
-    """Tell whether a socket waits for the answer to its SYN."""
-    return sock is not None and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 2  # TCP_SYN_SENT
 
 
 # --- connecting -------------------------------------------------------------------------------------------
@@ -171,8 +175,7 @@ def test_unknown_reserved_bits_are_ignored() -> None:
 def test_a_handshake_may_come_byte_by_byte() -> None:
     """With messages right behind it, which are not lost."""
     with pair(config=LONG_TICK) as (connection, peer), in_background(connection.handshake) as ended:
-        for byte in THEIRS.encode():
-            peer.send_raw(bytes([byte]))
+        send_bytewise(peer, THEIRS.encode())
         peer.send(Have(3))
         assert ended() is None
         assert connection.receive() == [Have(3)]
@@ -293,11 +296,17 @@ def test_every_message_is_received() -> None:
         assert received == EVERY_MESSAGE
 
 
+def send_bytewise(peer: FakePeer, data: bytes) -> None:
+    """Send each byte in a call of its own."""
+    for byte in data:
+        peer.send_raw(bytes([byte]))
+
+
 def test_messages_may_come_byte_by_byte() -> None:
     """Each packet a byte: the same messages come out, one by one."""
     with (
         connected() as (connection, peer),
-        in_background(lambda: [peer.send_raw(bytes([byte])) for message in EVERY_MESSAGE for byte in message.encode()]),
+        in_background(lambda: send_bytewise(peer, b"".join(message.encode() for message in EVERY_MESSAGE))),
     ):
         received: list[Message] = []
         while len(received) < len(EVERY_MESSAGE):

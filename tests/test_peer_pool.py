@@ -108,6 +108,7 @@ def test_the_end_of_what_was_not_dialled_means_nothing(pool: PeerPool) -> None:
     assert due(pool, now=1e6) == [A]
     pool.ended(A, now=0.0, useful=False)
     pool.ended(A, now=0.0, useful=False)
+    assert pool.next_dial_time() == 10.0  # one failure
     assert due(pool, now=1e6) == [A]
 
 

@@ -356,7 +356,7 @@ def test_a_have_outside_the_torrent_is_a_violation(index: int) -> None:
     """The index is checked before it becomes a number of four billion bits."""
     lab = Lab(pieces=3)
     lab.manager.add_peer("a")
-    with pytest.raises(ProtocolViolation, match=f"have {index}"):
+    with pytest.raises(ProtocolViolation, match=f"piece {index},"):
         lab.manager.peer_has("a", index)
     check_books(lab.manager)
 
@@ -772,8 +772,30 @@ def test_an_allowed_piece_outside_the_torrent_is_a_violation(index: int) -> None
     """As with `have`, the index is checked before it becomes a huge number."""
     lab = Lab(pieces=2)
     lab.join("a")
-    with pytest.raises(ProtocolViolation, match=f"allowed fast {index}"):
+    with pytest.raises(ProtocolViolation, match=f"piece {index},"):
         lab.manager.peer_allows("a", index)
+
+
+def test_of_equally_rare_pieces_a_suggested_one_comes_first() -> None:
+    """BEP 6: the peer has it at hand. It need not be rare, and it must still be missing."""
+    lab = Lab(pieces=8, blocks=1)
+    lab.join("a")
+    lab.join("b", pieces=[0])
+    lab.manager.peer_suggests("a", 5)
+    lab.manager.peer_suggests("a", 0)  # not as rare as the others
+    assert blocks_of(lab.ask("a", depth=1)) == [(5, 0)]
+    assert (0, 0) not in blocks_of(lab.ask("a", depth=7))
+    lab.manager.peer_suggests("b", 5)
+    assert blocks_of(lab.ask("b", depth=1)) == [(0, 0)]
+
+
+@pytest.mark.parametrize("index", [8, 2**32 - 1])
+def test_a_suggested_piece_outside_the_torrent_is_a_violation(index: int) -> None:
+    """As with `have`."""
+    lab = Lab(pieces=8)
+    lab.join("a")
+    with pytest.raises(ProtocolViolation, match=f"piece {index},"):
+        lab.manager.peer_suggests("a", index)
 
 
 def test_a_choke_of_a_fast_peer_leaves_the_requests_under_way() -> None:
@@ -1500,6 +1522,13 @@ class Histories(RuleBasedStateMachine):
         if remote.fast and index < self.manager.piece_count:
             self.manager.peer_allows(remote, index)
             self.ask(remote)
+
+    @precondition(lambda self: self.remotes)
+    @rule(data=st.data(), index=st.integers(0, 9))
+    def suggests(self, data: st.DataObject, index: int) -> None:
+        """A peer has a piece at hand (BEP 6)."""
+        if index < self.manager.piece_count:
+            self.manager.peer_suggests(self.some_peer(data), index)
 
     @precondition(lambda self: any(remote.asked for remote in self.remotes))
     @rule(data=st.data(), number=st.integers(0, 30))

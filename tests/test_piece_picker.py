@@ -51,6 +51,7 @@ def test_a_count_carries_through_many_digits() -> None:
     for number in range(1, 1001):
         picker.add(0b01)
         assert (picker.availability(0), picker.availability(1)) == (number, 0)
+    assert len(picker._digits) == 10  # 1,000 has ten binary digits: the cost does not grow with the calls
     for number in range(999, -1, -1):
         picker.remove(0b01)
         assert (picker.availability(0), picker.availability(1)) == (number, 0)
@@ -136,6 +137,17 @@ def test_urgency_counts_for_the_first_random_pieces_too() -> None:
     picker = PiecePicker(6, Random(0), random_first=4)
     picker.levels = (0b000111, 0b111000)
     assert {picker.pick(0b111111, completed=0) for _ in range(60)} == {0, 1, 2}
+
+
+def test_a_suggested_piece_wins_among_equals_only() -> None:
+    """Neither urgency nor rarity gives way to what a peer has at hand; order in sequential mode does not either."""
+    picker = PiecePicker(6, Random(0), random_first=0)
+    picker.levels = (0b011111, 0b100000)
+    picker.add(0b000011)
+    assert {picker.pick(0b111111, completed=0, suggested=0b101001) for _ in range(20)} == {3}
+    assert {picker.pick(0b111111, completed=0, suggested=0b100001) for _ in range(60)} == {2, 3, 4}
+    sequential = PiecePicker(6, Random(0), sequential=True)
+    assert sequential.pick(0b111111, completed=0, suggested=0b001000) == 0
 
 
 def test_a_piece_on_no_level_is_not_wanted() -> None:

@@ -569,13 +569,12 @@ def test_no_lock_is_held_over_io_hashing_logging_or_another_lock(lock_watch: Loc
 
 def test_the_lock_watch_sees_what_it_should(lock_watch: LockWatch) -> None:
     """The watch itself: nested locks, input and output, hashing and logging are noted."""
-    from torrent_client import peer_pool, piece_manager, swarm
-
-    with swarm.Lock():
-        with peer_pool.Lock():
+    modules = {name: sys.modules[f"torrent_client.{name}"] for name in ("swarm", "peer_pool", "piece_manager")}
+    with modules["swarm"].Lock():
+        with modules["peer_pool"].Lock():
             pass
         os.close(os.dup(0))
-        piece_manager.sha1(b"")
+        modules["piece_manager"].sha1(b"")
         logging.getLogger("torrent_client.swarm").debug("x")
     assert lock_watch.violations == {
         "peer_pool is acquired while swarm is held",

@@ -69,8 +69,8 @@ def test_a_single_file_is_read() -> None:
     assert not torrent.is_multi_file
     assert not torrent.is_private
     assert not torrent.is_hybrid
-    assert torrent.renamed == torrent.web_seeds == torrent.nodes == ()
-    assert torrent.comment is torrent.created_by is torrent.creation_date is torrent.source is None
+    assert not torrent.renamed + torrent.web_seeds + torrent.nodes
+    assert {torrent.comment, torrent.created_by, torrent.creation_date, torrent.source} == {None}
 
 
 def test_several_files_follow_each_other_in_a_directory() -> None:

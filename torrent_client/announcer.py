@@ -59,6 +59,7 @@ class _Tracker:
         self.client = client
         self.status = TrackerStatus(client.url)
         self.tracker_id: bytes | None = None
+        self.event: str | None = "started"  # what it is to be told when it is asked next
         self.has_started = False  # it knows of us, so that `stopped` is owed to it
 
 
@@ -97,6 +98,7 @@ class Announcer:
         self._wake = Condition()
         self._stopping = False
         self._completed = False
+        self._stop_by = 0.0
         self._thread: Thread | None = None
 
     def start(self) -> None:
@@ -115,13 +117,15 @@ class Announcer:
     def begin_stop(self) -> None:
         """Let the thread announce `stopped` where it is owed, and end; returns at once."""
         with self._wake:
+            if not self._stopping:
+                self._stop_by = self._clock() + self._config.tracker_stop_timeout + 0.3
             self._stopping = True
             self._wake.notify()
 
     def finish_stop(self) -> None:
-        """Wait for the thread to end, for as long as stopping may take and no longer."""
+        """Wait for the thread to end, for as long as stopping may take from `begin_stop` on."""
         if self._thread:
-            self._thread.join(self._config.tracker_stop_timeout + 0.3)
+            self._thread.join(max(0.0, self._stop_by - self._clock()))
 
     def statuses(self) -> list[TrackerStatus]:
         """Return a copy of each tracker's status, in the order in which they are asked."""
@@ -142,7 +146,14 @@ class Announcer:
             logger.exception("the announce thread failed")
 
     def announce_round(self, event: str | None = None) -> float:
-        """Ask the trackers that are due, tier by tier, until one answers; return when to ask again."""
+        """Ask the trackers that are due, tier by tier, until one answers; return when to ask again.
+
+        Args:
+            event: what those that know of us have to hear: the first one now, the others, and it too if that
+                fails, when they are asked next.
+        """
+        if event:
+            self._owe(event)
         for tier in self._tiers:
             for tracker in list(tier):
                 if self._stopping:
@@ -151,26 +162,37 @@ class Announcer:
                     if tracker.status.state == "working":
                         return tracker.status.next_announce
                     continue
-                if self._announce(tracker, event):
+                if self._announce(tracker):
                     with self._wake:
                         tier.remove(tracker)
                         tier.insert(0, tracker)
                     return tracker.status.next_announce
         return min(tracker.status.next_announce for tier in self._tiers for tracker in tier)
 
-    def _announce(self, tracker: _Tracker, event: str | None) -> bool:
+    def _known(self) -> list[_Tracker]:
+        """Return the trackers that know of us."""
+        return [tracker for tier in self._tiers for tracker in tier if tracker.has_started]
+
+    def _owe(self, event: str) -> None:
+        for tracker in self._known():
+            tracker.event = event
+
+    def _announce(self, tracker: _Tracker) -> bool:
         """Ask one tracker; tell whether it answered."""
-        event = event if tracker.has_started else "started"
         with self._wake:
             tracker.status.state = "asking"
         try:
-            response = tracker.client.announce(self._progress(), event, tracker_id=tracker.tracker_id)
+            response = tracker.client.announce(self._progress(), tracker.event, tracker_id=tracker.tracker_id)
+            tracker.has_started, tracker.event = True, None
+            self._answered(tracker, response)
+            self._on_peers(response.peers)
         except TrackerError as error:
             self._failed(tracker, error)
             return False
-        tracker.has_started = True
-        self._answered(tracker, response)
-        self._on_peers(response.peers)
+        except Exception as error:  # a bug must not silence the other trackers, nor this one for ever
+            logger.exception("an announce to %s failed", tracker.client.url)
+            self._failed(tracker, TrackerError(f"internal error: {error!r}"))
+            return False
         return True
 
     def _answered(self, tracker: _Tracker, response: AnnounceResponse) -> None:
@@ -209,18 +231,22 @@ class Announcer:
             return self._stopping
 
     def _say_stopped(self) -> None:
-        """Tell every tracker that knows of us that we go, all within the time that stopping has."""
-        owed = [tracker for tier in self._tiers for tracker in tier if tracker.has_started]
-        if self._take_completed() and owed:
-            self._announce(owed[0], "completed")
+        """Tell every tracker that knows of us what it is owed and that we go, all within the time for stopping."""
+        if completed := self._take_completed():
+            self._owe(completed)
         deadline = self._clock() + self._config.tracker_stop_timeout
-        for tracker in owed:
-            left = deadline - self._clock()
-            if left <= 0:
-                return
-            try:
-                tracker.client.announce(
-                    self._progress(), "stopped", num_want=0, tracker_id=tracker.tracker_id, time_limit=left
-                )
-            except TrackerError as error:
-                logger.debug("tracker %s, stopped: %s", tracker.client.url, error)
+        for tracker in self._known():
+            for event in filter(None, (tracker.event, "stopped")):
+                left = deadline - self._clock()
+                if left <= 0:
+                    return
+                try:
+                    tracker.client.announce(
+                        self._progress(), event, num_want=0, tracker_id=tracker.tracker_id, time_limit=left
+                    )
+                except TrackerError as error:
+                    logger.debug("tracker %s, %s: %s", tracker.client.url, event, error)
+                    break
+                except Exception:
+                    logger.exception("tracker %s, %s", tracker.client.url, event)
+                    break

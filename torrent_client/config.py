@@ -49,6 +49,10 @@ class Config:
     socket_tick: float = 2.0
     """Seconds a blocking socket call lasts at most, so that every thread sees a stop request."""
 
+    useless_peer_timeout: float = 60.0
+    """Seconds without a block either way after which a peer gives its place to an address that waits, when
+    all places are taken: else fifty peers that have nothing for us would keep everybody else out."""
+
     dials_at_once: int = 16
     """Connection attempts under way per torrent; home routers choke on more half-open ones."""
 

@@ -29,6 +29,7 @@ from torrent_client.choker import Choker, PeerView
 from torrent_client.config import Config
 from torrent_client.errors import PeerDisconnected, ProtocolViolation
 from torrent_client.peer import Peer
+from torrent_client.peer_connection import PeerConnection
 from torrent_client.piece_manager import PieceManager
 from torrent_client.protocol import messages
 from torrent_client.protocol.extensions import EXTENDED_HANDSHAKE_ID, ExtendedHandshake
@@ -80,7 +81,7 @@ class Conversation:
         self._config = config
         self._clock = clock
         self._choker = Choker(rng, slots=config.upload_slots, max_slots=config.max_upload_slots)
-        self._super_seeder = SuperSeeder(pieces.piece_count, rng) if super_seed else None
+        self._super_seeder = SuperSeeder(pieces.piece_count, rng, clock) if super_seed else None
         self._asks = True
 
     def stop_asking(self) -> None:
@@ -91,6 +92,8 @@ class Conversation:
         """Do what is due once a second."""
         for peer in self._peers():
             self.update_interest(peer)
+        if self._super_seeder:
+            self._show(self._super_seeder.tick(now))
         self._time_out(now)
         self.feed_hungry(now)
 
@@ -98,20 +101,13 @@ class Conversation:
 
     def joined(self, peer: Peer) -> None:
         """Say who we are and what we have, before anything else."""
-        self._pieces.add_peer(peer)
-        self._pieces.peer_choked(peer, keeps_requests=False)  # every connection begins choked (BEP 3)
         connection = peer.connection
         assert connection.remote is not None
         super_seeder = self._super_seeder if self._pieces.is_complete else None
-        if super_seeder:
-            if connection.fast:
-                connection.send(messages.HaveNone())
-        elif connection.fast and self._pieces.is_complete:
-            connection.send(messages.HaveAll())
-        elif self._pieces.complete_count:
-            connection.send(messages.BitfieldMessage(self._pieces.bitfield.to_bytes()))
-        elif connection.fast:
-            connection.send(messages.HaveNone())
+        told = Bitfield(self._pieces.piece_count) if super_seeder else self._pieces.bitfield
+        self._tell_pieces(connection, told)
+        self._pieces.add_peer(peer)
+        self._pieces.peer_choked(peer, keeps_requests=False)  # every connection begins choked (BEP 3)
         if connection.remote.supports_extensions:
             hello = ExtendedHandshake(
                 client=CLIENT_NAME,
@@ -122,13 +118,25 @@ class Conversation:
             connection.send(messages.Extended(EXTENDED_HANDSHAKE_ID, hello.encode()))
         if super_seeder:
             self._show(super_seeder.joined(peer))
+            return
+        for index in Bitfield(told.size, self._pieces.bitfield.bits & ~told.bits):
+            connection.send(messages.Have(index))  # came before `announce_piece` knew of the peer
+
+    def _tell_pieces(self, connection: PeerConnection, pieces: Bitfield) -> None:
+        """Say what we have in the fewest bytes; with BEP 6 something must be said."""
+        if connection.fast and pieces.complete:
+            connection.send(messages.HaveAll())
+        elif pieces:
+            connection.send(messages.BitfieldMessage(pieces.to_bytes()))
+        elif connection.fast:
+            connection.send(messages.HaveNone())
 
     def left(self, peer: Peer | None) -> None:
         """Give what a peer leaves behind, its blocks and its upload slot, to others."""
         if peer:
             self._pieces.remove_peer(peer)
             if self._super_seeder:
-                self._super_seeder.left(peer)
+                self._show(self._super_seeder.left(peer))
             self._on_interest()
             self.feed_hungry(self._clock())
 
@@ -224,7 +232,7 @@ class Conversation:
         if peer.connection.fast:
             for index in allowed_fast_set(address, self._info_hash, self._pieces.piece_count):
                 if self._pieces.has_piece(index):
-                    peer.connection.allow_fast(index)
+                    peer.connection.allow_fast(index, self._pieces.piece_size(index))
 
     def _on_suggest(self, peer: Peer, message: messages.SuggestPiece) -> None:
         self._pieces.peer_suggests(peer, message.piece_index)
@@ -250,7 +258,7 @@ class Conversation:
         size = self._pieces.piece_size(message.piece_index) if message.piece_index < self._pieces.piece_count else 0
         if not 0 < message.length <= self._config.max_request_length or message.begin + message.length > size:
             raise ProtocolViolation(f"it asks for what does not exist: {message}")
-        if not connection.serves(message.piece_index) or not self._pieces.has_piece(message.piece_index):
+        if not self._pieces.has_piece(message.piece_index) or not connection.serves(message):
             if connection.fast:
                 connection.send(messages.Reject(*message))
         elif connection.upload(message) > self._config.reqq:
@@ -297,7 +305,8 @@ class Conversation:
     def update_interest(self, peer: Peer) -> None:
         """Tell a peer whether it has something for us, if that has changed; leave it when neither has."""
         if self._pieces.is_interesting(peer):
-            peer.connection.send(messages.Interested())
+            if not peer.connection.am_interested:
+                self._on_new_pieces(peer)  # it may have unchoked us long ago, and will not remind us
             return
         peer.connection.send(messages.NotInterested())
         pieces, _ = self._pieces.peer_progress(peer)

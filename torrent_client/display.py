@@ -229,7 +229,7 @@ def _numbers(stats: TorrentStats, width: int) -> RenderableType:
     )
     # Lines are broken between figures, never within one.
     joined = "   ".join(figure.replace(" ", "\N{NO-BREAK SPACE}") for figure in figures)
-    return Text(textwrap.fill(joined, width).replace("\N{NO-BREAK SPACE}", " "))
+    return Text(textwrap.fill(joined, width, break_long_words=False).replace("\N{NO-BREAK SPACE}", " "))
 
 
 def _peer_table(stats: TorrentStats) -> RenderableType:

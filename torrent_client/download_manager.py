@@ -67,8 +67,8 @@ logger = logging.getLogger(__name__)
 EVENT_PAUSE: Final = 0.02
 """Seconds in which news for the choker are gathered; short beside the round trip that an unchoke takes."""
 
-STOP_LIMIT: Final = 2.0
-"""Seconds that stopping waits for workers; what then still hangs in a name look-up is left behind."""
+STOP_LIMIT: Final = 2.5
+"""Seconds that stopping waits, in all: users press Ctrl-C again after three."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +202,9 @@ class DownloadManager:
         self._to_check = 0
         self._earlier = Progress(0, 0, 0)  # totals of earlier runs
         self._had_everything = False
+        self._is_prepared = False  # it is known what is on disk, so that there is something to save
+        self._is_ending = False  # `stop` was called, and saves itself
+        self._saved: tuple[int, int] | None = None  # pieces and bytes sent, as saved last
         self._dirty = False  # pieces were written since the last save
         self.goal_reached: str | None = None  # which seeding goal, in words
 
@@ -253,14 +256,19 @@ class DownloadManager:
         self.swarm.close(reason)
 
     def stop(self) -> None:
-        """Save, say goodbye, and leave no thread, socket or file behind; within about 3 seconds."""
+        """Save, say goodbye, and leave no thread, socket or file behind; within about 3 seconds.
+
+        What cannot be interrupted, such as a name look-up or a disk that hangs, is left behind after that.
+        """
+        deadline = time.monotonic() + STOP_LIMIT
+        self._is_ending = True
         self.begin_stop()
         if self._housekeeping.ident is not None:
-            self._housekeeping.join()
-        self.swarm.join(STOP_LIMIT)
+            self._housekeeping.join(_left(deadline))
+        self.swarm.join(_left(deadline))
         self._verifier.shutdown(wait=True)
-        if self._state in (TorrentState.DOWNLOADING, TorrentState.COMPLETE):  # else not all is known that is on disk
-            self._save_state(synced=self._sync())
+        if self._is_prepared:  # else not all is known that is on disk
+            self._save_state(synced=self._sync(_left(deadline)))
         self.storage.close()
         self.announcer.finish_stop()
         if self._state is not TorrentState.ERROR and not self.pieces.is_done:
@@ -310,6 +318,8 @@ class DownloadManager:
         except Exception as error:
             logger.exception("housekeeping failed")
             self._fail(TorrentError(f"internal error: {error!r}; -v with --log-file FILE tells more"))
+        if self._is_prepared and not self._is_ending:
+            self._save_state(synced=False)  # the process goes on with other torrents
 
     def _prepare(self) -> None:
         """Find out which pieces are on disk, and make room for the others."""
@@ -322,7 +332,7 @@ class DownloadManager:
             self.pieces.mark_complete(index)
         if not self.options.read_only:
             self.storage.check_free_space(self.storage.bytes_to_allocate())
-            self.storage.preallocate()
+            self.storage.preallocate(stopped=self._stopping.is_set)
             self.storage.remove_empty_part_file()
         if doubtful:
             self._check(doubtful)
@@ -332,6 +342,8 @@ class DownloadManager:
             logger.warning("%s is longer than the torrent says; it is left so", self.storage.path(file))
         self._had_everything = self.pieces.is_complete
         if not self._stopping.is_set():
+            self.storage.stamps()
+            self._is_prepared = True
             self._state = TorrentState.DOWNLOADING
             self.swarm.open(dials=not self.pieces.is_done or self.options.seed)
             if self.pieces.is_done:
@@ -356,9 +368,10 @@ class DownloadManager:
         while not self._wait_for_tick(last_tick + self._config.housekeeping_interval):
             seconds, last_tick = self._clock() - last_tick, self._clock()
             self._measure(seconds)
+            self._make_room(last_tick)
             self.swarm.dial()
             self.conversation.tick(last_tick)
-            if self._download.last_second:
+            if self._download.last_second or self._state is not TorrentState.DOWNLOADING:
                 last_bytes = last_tick
             self._give_up_if_idle(last_tick - last_bytes)
             self._pursue_goals(last_tick)
@@ -379,7 +392,7 @@ class DownloadManager:
         return True
 
     def _measure(self, seconds: float) -> None:
-        """Take the speeds; drop peers that are of no use to anybody."""
+        """Take the speeds of peers and of the torrent."""
         peers = self.swarm.peers()
         for peer in peers:
             peer.tick(seconds)
@@ -388,6 +401,15 @@ class DownloadManager:
         self._upload.total = self.swarm.uploaded
         self._download.tick(seconds)
         self._upload.tick(seconds)
+
+    def _make_room(self, now: float) -> None:
+        """Part from the peer that has been useless longest, when others wait for its place."""
+        due = self.swarm.pool.next_dial_time()
+        if not self.swarm.is_full or due is None or due > now:
+            return
+        idlest = max(self.swarm.peers(), key=lambda peer: peer.idle_seconds, default=None)
+        if idlest and idlest.idle_seconds >= self._config.useless_peer_timeout:
+            idlest.connection.close("others wait for its place")
 
     def _give_up_if_idle(self, seconds: float) -> None:
         """End a download that gets nothing, if the user set a limit to that."""
@@ -401,12 +423,13 @@ class DownloadManager:
             return
         if self.goal_reached:
             logger.info("seeding ends: %s", self.goal_reached)
-            self._save_state(synced=False)
             self.begin_stop("the seeding goal is reached")
             self._changed.set()
             return
         uploaded = self._earlier.uploaded + self.swarm.uploaded
-        self.goal_reached = self.options.goals.reached(uploaded, self.pieces.wanted_progress().size, now - self._ended_at)
+        self.goal_reached = self.options.goals.reached(
+            uploaded, self.pieces.wanted_progress().size, now - self._ended_at
+        )
 
     def _what_is_missing(self) -> str:
         """Return how much of the data that is only to be served is not good."""
@@ -419,12 +442,10 @@ class DownloadManager:
         )
 
     def _fail(self, error: TorrentError) -> None:
-        """End the download with an error; what is verified stays and the state is saved."""
+        """End the download with an error; what is verified stays, and housekeeping saves the state."""
         if self._error is None:
             self._error = error
             logger.info("%s", error)  # whoever waits for the end tells the user
-            if self._state not in (TorrentState.STARTING, TorrentState.CHECKING):
-                self._save_state(synced=False)
             self._state = TorrentState.ERROR
         self.conversation.stop_asking()
         self.begin_stop("the download has failed")
@@ -432,6 +453,8 @@ class DownloadManager:
 
     def _complete(self) -> None:
         """The last wanted piece is on disk; to trackers that is completion only if no other is lacking."""
+        if not self.pieces.is_done:
+            return  # other files were chosen meanwhile
         self._state = TorrentState.COMPLETE
         if self.pieces.is_complete and not self._had_everything:
             self._had_everything = True
@@ -453,18 +476,21 @@ class DownloadManager:
         try:
             downloaded, uploaded = self._earlier.downloaded + self.pieces.useful_bytes, self.swarm.uploaded
             completed = self.pieces.bitfield
+            if not synced and self._saved == (completed.bits, uploaded):
+                return
             self._resume.save(completed, self.storage, self._earlier.uploaded + uploaded, downloaded, synced=synced)
+            self._saved = (completed.bits, uploaded)
             self._resume_error = None
         except StorageError as error:
             if self._resume_error is None:
                 logger.warning("%s; an interrupted download will be hashed again", error)
             self._resume_error = str(error)
 
-    def _sync(self) -> bool:
-        """Bring the files to the disk itself, if that takes no longer than stopping may; tell whether."""
+    def _sync(self, limit: float) -> bool:
+        """Bring the files to the disk itself, if that takes no longer than `limit` seconds; tell whether."""
         thread = Thread(target=self._try_sync, name="sync", daemon=True)
         thread.start()
-        thread.join(STOP_LIMIT / 2)
+        thread.join(limit)
         return not thread.is_alive() and not self._dirty
 
     def _try_sync(self) -> None:
@@ -616,3 +642,8 @@ class DownloadManager:
             ratio=share_ratio(self._earlier.uploaded + self.swarm.uploaded, self.pieces.wanted_progress().size),
             seeding=self._state is TorrentState.COMPLETE and self.options.seed and not self._stopping.is_set(),
         )
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds until a deadline, 0 if it has passed."""
+    return max(0.0, deadline - time.monotonic())

@@ -41,7 +41,9 @@ def judge_files(state: ResumeData | None, storage: Storage, piece_count: int) ->
     """
 
     def is_unchanged(file: FileEntry, stamp: FileStamp | None) -> bool:
-        return stamp is not None and state is not None and state.trusted and stamp == state.stamps.get(str(file.path))
+        if stamp is None or state is None or not state.trusted or stamp.size < file.length:
+            return False
+        return stamp == state.stamps.get(str(file.path))
 
     changed = doubtful = 0
     apart = storage.pieces_apart()

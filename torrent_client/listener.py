@@ -33,6 +33,10 @@ AcceptPeer: TypeAlias = Callable[[socket.socket, PeerAddress, Handshake], bool]
 HELLO_THREADS = 8
 """Handshakes read at once."""
 
+HELLOS_PER_HOST = 2
+"""Handshakes read at once from one address, so that one stranger cannot occupy all threads. Not 1: two clients may
+share a router. This machine's own address is exempt: tests, and proxies, call from it many times."""
+
 BACKLOG = 64
 """Connections that the kernel keeps for us until we accept them."""
 
@@ -55,7 +59,7 @@ class Listener:
         self.port: int = self._sock.getsockname()[1]
         self._lock = Lock()
         self._torrents: dict[bytes, AcceptPeer] = {}
-        self._greeting: set[socket.socket] = set()
+        self._greeting: dict[socket.socket, str] = {}  # with the caller's host
         self._stopping = Event()
         self._hello = ThreadPoolExecutor(HELLO_THREADS, thread_name_prefix="hello")
         self._thread = Thread(target=self._run, name="listener", daemon=True)
@@ -68,11 +72,6 @@ class Listener:
         """Hand peers for this torrent over to `accept`."""
         with self._lock:
             self._torrents[info_hash] = accept
-
-    def forget(self, info_hash: bytes) -> None:
-        """Accept no more peers for this torrent."""
-        with self._lock:
-            self._torrents.pop(info_hash, None)
 
     def stop(self) -> None:
         """Close the port; leave no thread or socket behind."""
@@ -99,14 +98,24 @@ class Listener:
                     logger.warning("cannot accept peers: %s", error.strerror)
                     self._stopping.wait(self._config.housekeeping_interval)  # no handles left, say: let some go
                 continue
-            with self._lock:
-                crowded = self._stopping.is_set() or len(self._greeting) >= 2 * HELLO_THREADS
-                if not crowded:
-                    self._greeting.add(sock)
-            if crowded:
+            self._greet_soon(sock, _peer_address(address))
+
+    def _greet_soon(self, sock: socket.socket, address: PeerAddress) -> None:
+        """Give a caller to a handshake reader, or hang up on it where there are too many."""
+        with self._lock:
+            from_there = 0 if _is_loopback(address.host) else list(self._greeting.values()).count(address.host)
+            crowded = len(self._greeting) >= 2 * HELLO_THREADS or from_there >= HELLOS_PER_HOST
+            if crowded or self._stopping.is_set():
                 sock.close()
-            else:
-                self._hello.submit(self._greet, sock, _peer_address(address))
+                return
+            self._greeting[sock] = address.host
+        try:
+            self._hello.submit(self._greet, sock, address)
+        except RuntimeError as error:  # the system has no thread left
+            logger.warning("cannot accept %s: %s", address, error)
+            with self._lock:
+                self._greeting.pop(sock, None)
+            sock.close()
 
     def _greet(self, sock: socket.socket, address: PeerAddress) -> None:
         """Read one handshake and hand the socket over, or close it."""
@@ -115,7 +124,7 @@ class Listener:
             handshake = read_handshake(sock, self._config.handshake_timeout)
             with self._lock:
                 accept = self._torrents.get(handshake.info_hash)
-                self._greeting.discard(sock)
+                self._greeting.pop(sock, None)
             if accept:
                 taken = accept(sock, address, handshake)
             else:
@@ -126,7 +135,7 @@ class Listener:
             logger.exception("%s: the listener failed", address)
         finally:
             with self._lock:
-                self._greeting.discard(sock)
+                self._greeting.pop(sock, None)
             if not taken:
                 sock.close()
 

@@ -32,6 +32,7 @@ class Peer:
         self.pipeline = RequestPipeline(config)
         self.download = SpeedMeter()
         self.upload = SpeedMeter()
+        self.idle_seconds = 0.0  # since a block came or went
 
     def tick(self, seconds: float) -> None:
         """Measure both directions; called once a second."""
@@ -39,6 +40,8 @@ class Peer:
         self.download.tick(seconds)
         self.upload.tick(seconds)
         self.pipeline.measure(self.download.last_second)
+        is_idle = not self.download.last_second and not self.upload.last_second
+        self.idle_seconds = self.idle_seconds + seconds if is_idle else 0.0
 
     def stats(self, pieces: int, in_flight: int) -> PeerStats:
         """Return a snapshot.

@@ -249,15 +249,26 @@ class PeerConnection:
         """Queue a block that the peer asked for; return how many are queued."""
         return self._writer.upload(request) if self._writer else 0
 
-    def allow_fast(self, index: int) -> None:
-        """Serve a piece even while the peer is choked, and tell the peer so (BEP 6)."""
-        if self._writer:
-            self._writer.allowed_fast.add(index)
+    def allow_fast(self, index: int, size: int) -> None:
+        """Serve a piece even while the peer is choked, and tell the peer so (BEP 6).
+
+        Args:
+            index: the piece.
+            size: bytes of it that are served so: once is enough for a newcomer.
+        """
+        if self._writer and index not in self._writer.allowed_fast:
+            self._writer.allowed_fast[index] = size
             self.send(AllowedFast(index))
 
-    def serves(self, index: int) -> bool:
-        """Tell whether a request for a piece that we have would be answered now."""
-        return self._writer is not None and (not self._writer.am_choking or index in self._writer.allowed_fast)
+    def serves(self, request: Request) -> bool:
+        """Tell whether a request for a block that we have would be answered now; reader only."""
+        if self._writer is None or not self._writer.am_choking:
+            return self._writer is not None
+        left = self._writer.allowed_fast.get(request.piece_index, 0)
+        if left < request.length:
+            return False
+        self._writer.allowed_fast[request.piece_index] = left - request.length
+        return True
 
     def cancel_upload(self, request: Request) -> None:
         """Take a queued block back."""

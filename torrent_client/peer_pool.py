@@ -10,6 +10,7 @@ Lock: `_lock`, a leaf.
 
 import heapq
 import ipaddress
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from threading import Lock
@@ -46,22 +47,37 @@ class PeerPool:
     def add(self, addresses: Iterable[PeerAddress], source: str) -> int:
         """Take note of addresses that were not known; return how many those were.
 
+        When the pool is full, each takes the place of one that failed before, the worst first.
+
         Args:
             addresses: where peers are said to listen.
             source: who said so, for the display: `tracker`, `given`, ...
         """
         with self._lock:
-            before = len(self._known)
+            added = 0
+            evictable: list[PeerAddress] | None = None  # made once: a tracker may name 300,000 addresses
+            evicted: set[PeerAddress] = set()
             for address in addresses:
                 if (
-                    address not in self._known
-                    and _can_be_dialled(address)
-                    and _ban_key(address) not in self._banned
-                    and len(self._known) < self._config.known_peers
+                    address in self._known
+                    or address in evicted
+                    or not _can_be_dialled(address)
+                    or _ban_key(address) in self._banned
                 ):
-                    self._known[address] = _Known(source)
-                    self._push(address, 0.0)
-            return len(self._known) - before
+                    continue
+                if len(self._known) >= self._config.known_peers:
+                    evictable = self._evictable() if evictable is None else evictable
+                    if not evictable:
+                        break
+                    evicted.add(evictable[-1])
+                    del self._known[evictable.pop()]
+                self._known[address] = _Known(source)
+                self._push(address, 0.0)
+                added += 1
+            if evicted:
+                self._queue = [entry for entry in self._queue if entry[2] not in evicted]
+                heapq.heapify(self._queue)
+            return added
 
     def next_to_dial(self, now: float) -> PeerAddress | None:
         """Return an address whose time has come, and count it as being dialled; None when there is none."""
@@ -123,6 +139,15 @@ class PeerPool:
         """Return how many addresses are known and how many are banned."""
         with self._lock:
             return len(self._known), len(self._banned)
+
+    def _evictable(self) -> list[PeerAddress]:
+        """Return the addresses that may make room for new ones: banned, or failed and not in use; the worst last."""
+        failures = {
+            address: math.inf if _ban_key(address) in self._banned else known.failures
+            for address, known in self._known.items()
+            if not known.busy
+        }
+        return sorted((address for address in failures if failures[address]), key=failures.__getitem__)
 
     def _push(self, address: PeerAddress, when: float) -> None:
         self._added += 1  # a tie-breaker: of two that are due the older one is dialled first

@@ -17,7 +17,9 @@ Lock: `_wake` (a Condition), a leaf, around the outbox; reading and sending happ
 import logging
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 from threading import Condition, Thread
 
 from torrent_client.config import Config
@@ -79,7 +81,7 @@ class PeerWriter:
         self._config = config
         self._limiter = limiter or RateLimiter()
         self._fast = fast
-        self.allowed_fast: set[int] = set()  # pieces that are served even while the peer is choked
+        self.allowed_fast: dict[int, int] = {}  # pieces served even while the peer is choked: bytes left of each
         self._wake = Condition()
         self._messages: list[bytes] = []
         self._uploads: dict[Request, None] = {}  # an ordered set: cancelling is one look-up
@@ -254,21 +256,21 @@ class PeerWriter:
 
     def _send_all(self, buffers: list[bytes]) -> None:
         """Send buffers, in one system call if the kernel takes them all."""
-        views = [memoryview(buffer) for buffer in buffers]
+        views = deque(map(memoryview, buffers))
         last_progress = time.monotonic()
         while views:
+            if self._overflow:  # whether it reads nothing or a byte now and then
+                raise PeerDisconnected("it makes us answer faster than it reads")
             try:
-                sent = self._sock.sendmsg(views[:BUFFERS_AT_ONCE])
+                sent = self._sock.sendmsg(list(islice(views, BUFFERS_AT_ONCE)))
             except BlockingIOError as error:  # the send time-out: a moment to look whether to stop
                 if self._closed:
                     return
-                if self._overflow:
-                    raise PeerDisconnected("it makes us answer faster than it reads") from error
                 if time.monotonic() - last_progress > self._config.idle_timeout:
                     raise PeerDisconnected("it reads nothing any more") from error
                 continue
             last_progress = time.monotonic()
             while views and sent >= len(views[0]):
-                sent -= len(views.pop(0))
+                sent -= len(views.popleft())
             if sent:
                 views[0] = views[0][sent:]

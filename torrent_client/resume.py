@@ -11,7 +11,7 @@ state but not the data, so that it is believed only if the data was synced, or t
 started since. It is written beside and renamed, so that there is always a whole one.
 
 Spec: the guide's Task 14.
-Thread: housekeeping and whoever starts or stops a torrent.
+Thread: housekeeping; when that has ended, whoever stops the torrent.
 Lock: none; one writer at a time.
 """
 
@@ -85,9 +85,8 @@ class ResumeFile:
         """Write the state, all or nothing.
 
         Args:
-            completed: pieces on disk; taken before the files' stamps, so that a piece written meanwhile
-                makes its file look changed and not the other way round.
-            storage: tells the stamps.
+            completed: pieces on disk.
+            storage: tells the stamps of the files as we left them.
             uploaded: bytes sent in all runs.
             downloaded: bytes received in all runs.
             synced: the files were synced after the last of these pieces was written.
@@ -95,8 +94,6 @@ class ResumeFile:
         Raises:
             StorageError: it cannot be written.
         """
-        files = [file for file in (*self._torrent.files, storage.part_file) if not file.is_padding]
-        stamps = [(str(file.path), storage.stamp(file)) for file in files]
         value = {
             "info_hash": self._torrent.info_hash.hex(),
             "name": self._torrent.name,
@@ -105,7 +102,7 @@ class ResumeFile:
             "completed": format_ranges(completed),
             "uploaded": uploaded,
             "downloaded": downloaded,
-            "files": [[path, *stamp] for path, stamp in stamps if stamp],
+            "files": [[path, *stamp] for path, stamp in storage.stamps().items()],
             "boot": _boot_id(),
             "synced": synced,
         }
@@ -118,6 +115,8 @@ class ResumeFile:
                 os.fsync(file.fileno())
             temporary.replace(self.path)
         except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
             raise StorageError(f"cannot save the state to {self.path}: {error.strerror}") from error
 
     def _parse(self, value: dict[str, Any]) -> ResumeData | None:
@@ -130,7 +129,7 @@ class ResumeFile:
             stamps=stamps,
             uploaded=max(0, int(value["uploaded"])),
             downloaded=max(0, int(value["downloaded"])),
-            trusted=bool(value["synced"]) or value["boot"] == _boot_id(),
+            trusted=bool(value["synced"]) or (value["boot"] != "" and value["boot"] == _boot_id()),
         )
 
 

@@ -75,23 +75,30 @@ class Session:
 
         Raises:
             TorrentConflict: it runs already, or writes a file of one that runs.
+            SelectionError: files were chosen that it does not have.
         """
         return self.add_all([Job(torrent, options)])[0]
 
     def add_all(self, jobs: Sequence[Job]) -> list[DownloadManager]:
-        """Start several torrents, or, if they get in each other's way, none.
+        """Start several torrents, or, if one cannot or they get in each other's way, none.
 
         Raises:
             TorrentConflict: two are the same, or would write the same file.
+            SelectionError: files were chosen that a torrent does not have.
         """
         owners = dict(self._owners)
         for job in jobs:
             _claim(owners, job)
-        self._owners = owners
-        return [self._start(job) for job in jobs]
+        managers = [self._manager(job) for job in jobs]
+        self._owners = owners  # only now: what is refused above owns nothing
+        for manager in managers:
+            self._torrents.append(manager)
+            self._listener.serve(manager.torrent.info_hash, manager.accept)
+            manager.start()
+        return managers
 
-    def _start(self, job: Job) -> DownloadManager:
-        manager = DownloadManager(
+    def _manager(self, job: Job) -> DownloadManager:
+        return DownloadManager(
             job.torrent,
             job.options,
             self.peer_id,
@@ -102,10 +109,6 @@ class Session:
             slots=self._slots,
             changed=self._changed,
         )
-        self._torrents.append(manager)
-        self._listener.serve(job.torrent.info_hash, manager.accept)
-        manager.start()
-        return manager
 
     def wait_for_change(self, timeout: float) -> bool:
         """Wait for `timeout` seconds, or until a torrent ends if that is sooner; tell whether one did."""

@@ -8,14 +8,20 @@ Thread: verifiers.
 Lock: `_lock`, a leaf, around the table of digests; hashing is done outside.
 """
 
+from collections import deque
 from collections.abc import Iterable
 from hashlib import sha1
+from itertools import chain
 from threading import Lock
 
 from torrent_client.tracker_client import PeerAddress
 
 MAX_PIECES_REMEMBERED = 64
 """Failed pieces whose digests are kept: 1,024 blocks of a 16 MiB piece make some 100 KB each."""
+
+FAILURES_REMEMBERED = 2
+"""Failures of one piece whose digests are kept, the last ones: a piece that is poisoned again and again would
+else fill the memory."""
 
 
 class SmartBan:
@@ -24,7 +30,7 @@ class SmartBan:
     def __init__(self) -> None:
         """Begin with no suspects."""
         self._lock = Lock()
-        self._failed: dict[int, list[tuple[int, PeerAddress, bytes]]] = {}
+        self._failed: dict[int, deque[list[tuple[int, PeerAddress, bytes]]]] = {}
 
     def remember(self, index: int, blocks: Iterable[tuple[PeerAddress, memoryview]]) -> None:
         """Keep the digests of a failed piece's blocks.
@@ -36,7 +42,7 @@ class SmartBan:
         digests = [(number, who, sha1(block).digest()) for number, (who, block) in enumerate(blocks)]
         with self._lock:
             if index in self._failed or len(self._failed) < MAX_PIECES_REMEMBERED:
-                self._failed.setdefault(index, []).extend(digests)
+                self._failed.setdefault(index, deque(maxlen=FAILURES_REMEMBERED)).append(digests)
 
     def convict(self, index: int, blocks: Iterable[memoryview]) -> set[PeerAddress]:
         """Return who sent bad blocks of a piece, now that its good bytes are known.
@@ -50,4 +56,4 @@ class SmartBan:
         if suspects is None:
             return set()
         good = [sha1(block).digest() for block in blocks]
-        return {who for number, who, digest in suspects if digest != good[number]}
+        return {who for number, who, digest in chain.from_iterable(suspects) if digest != good[number]}

@@ -23,7 +23,7 @@ import stat
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
@@ -116,6 +116,8 @@ class Storage:
         self._files_lock = threading.Lock()
         self._handles: OrderedDict[int, _Handle] = OrderedDict()
         self._written: set[int] = set()  # numbers of files with something that was not synced yet
+        self._stamps: dict[int, FileStamp] = {}  # of the files as we left them
+        self._restamp: set[int] = set()  # numbers of files that we have changed since
         self._closed = False
 
     def path(self, file: FileEntry) -> Path:
@@ -166,11 +168,12 @@ class Storage:
                 "must be free; free some, or choose another directory with -o"
             )
 
-    def preallocate(self, wanted: Sequence[bool] | None = None) -> None:
+    def preallocate(self, wanted: Sequence[bool] | None = None, stopped: Callable[[], bool] = lambda: False) -> None:
         """Create every wanted file at its full size, sparse; existing ones are made longer, never shorter.
 
         Args:
             wanted: a new choice of files, which counts from now on, even while pieces are written.
+            stopped: asked before each file whether to give up.
 
         Raises:
             StorageError: a directory or a file cannot be made.
@@ -179,6 +182,8 @@ class Storage:
         for number, file in enumerate(self.files):
             if file.is_padding or not wanted[number]:
                 continue
+            if stopped():
+                return
             with _translated("create", self.path(file)), self._open(number, _Access.CREATE) as descriptor:
                 if os.fstat(descriptor).st_size < file.length:
                     os.truncate(descriptor, file.length)
@@ -267,6 +272,23 @@ class Storage:
         except OSError:
             return None
         return FileStamp(status.st_size, status.st_mtime_ns)
+
+    def stamps(self) -> dict[str, FileStamp]:
+        """Return each file's stamp, by its path, as it was after we had last written to it.
+
+        What somebody else did to a file since does not show here, so that it shows when these stamps are
+        compared with the files. The first call takes the stamps of all files.
+        """
+        with self._files_lock:
+            changed, self._restamp = self._restamp, set()
+        for number in [*range(len(self.files)), len(self.files)]:
+            file = self._entry(number)
+            if file.is_padding or (number in self._stamps and number not in changed):
+                continue
+            stamp = self.stamp(file)
+            if stamp:
+                self._stamps[number] = stamp
+        return {str(self._entry(number).path): stamp for number, stamp in self._stamps.items()}
 
     def pieces_of(self, file: FileEntry) -> range:
         """Return the indices of the pieces that a file has bytes in."""
@@ -384,6 +406,8 @@ class Storage:
         finally:
             with self._files_lock:
                 handle.users -= 1
+                if access is not _Access.READ:
+                    self._restamp.add(number)
                 last_user_of_retired = handle.retired and not handle.users
             if last_user_of_retired:
                 os.close(handle.descriptor)
@@ -402,7 +426,13 @@ class Storage:
 
     def _insert(self, number: int, access: _Access) -> _Handle:
         """Open a file and put it into the table; what falls out of it is closed."""
-        handle = _Handle(self._open_file(self._entry(number), access), access > _Access.READ, users=1)
+        try:
+            descriptor = self._open_file(self._entry(number), access)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._close_idle():
+                raise
+            descriptor = self._open_file(self._entry(number), access)
+        handle = _Handle(descriptor, access > _Access.READ, users=1)
         with self._files_lock:
             fallen = [self._handles.pop(number)] if number in self._handles else []
             if access is not _Access.READ:
@@ -419,6 +449,15 @@ class Storage:
         for old in idle:
             os.close(old.descriptor)
         return handle
+
+    def _close_idle(self) -> int:
+        """Close the handles that nobody uses, because the process has too many; return how many those were."""
+        with self._files_lock:
+            idle = [number for number, handle in self._handles.items() if not handle.users]
+            handles = [self._handles.pop(number) for number in idle]
+        for handle in handles:
+            os.close(handle.descriptor)
+        return len(handles)
 
     def _open_file(self, file: FileEntry, access: _Access) -> int:
         """Open one file below the root, making its directories if it is to be created."""

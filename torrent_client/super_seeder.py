@@ -7,13 +7,15 @@
 
 A plain seed with a slow line sends popular pieces again and again while others have not left it yet. This
 one claims to have nothing; a peer learns of a piece when it is shown to it, and of another when a third
-party has got the first. Who does not pass on gets no more.
+party has got the first. Who does not pass on gets no more for a while.
 
 Spec: BEP 16.
 Thread: any; peers' workers.
 Lock: `_lock`, a leaf.
 """
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from threading import Lock
@@ -21,6 +23,10 @@ from typing import NamedTuple
 
 from torrent_client.active_piece import PeerKey
 from torrent_client.piece_picker import PiecePicker
+
+PATIENCE = 60.0
+"""Seconds after which a peer is shown another piece anyway: those who should get the first one from it may never
+fetch it, be it that they do not want that piece or that they mean to hold others up."""
 
 
 class Offer(NamedTuple):
@@ -36,6 +42,7 @@ class _Leecher:
 
     pieces: int = 0
     shown: int = 0  # and not passed on yet
+    shown_at: float = 0.0  # when it was last shown one
 
 
 class SuperSeeder:
@@ -44,11 +51,13 @@ class SuperSeeder:
     Args:
         piece_count: of the torrent.
         rng: source of random ties.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, piece_count: int, rng: Random) -> None:
+    def __init__(self, piece_count: int, rng: Random, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin with nobody."""
         self._lock = Lock()
+        self._clock = clock
         self._everything = (1 << piece_count) - 1
         self._copies = PiecePicker(piece_count, rng, random_first=0)  # peers that have or were shown a piece
         self._leechers: dict[PeerKey, _Leecher] = {}
@@ -59,12 +68,26 @@ class SuperSeeder:
             self._leechers[peer] = _Leecher()
             return self._offer(peer)
 
-    def left(self, peer: PeerKey) -> None:
-        """Forget a peer: what it had has left with it, as far as we know."""
+    def left(self, peer: PeerKey) -> list[Offer]:
+        """Forget a peer and what it had; return what to show to those whom nobody else wants anything from now."""
         with self._lock:
             leecher = self._leechers.pop(peer, None)
-            if leecher:
-                self._copies.remove(leecher.pieces | leecher.shown)
+            if leecher is None:
+                return []
+            self._copies.remove(leecher.pieces | leecher.shown)
+            offers: list[Offer] = []
+            for other, record in self._leechers.items():
+                offers += self._passed_on(other, self._of_no_use_to_others(other, record))
+            return offers
+
+    def tick(self, now: float) -> list[Offer]:
+        """Return what to show to those that have waited for long."""
+        with self._lock:
+            offers: list[Offer] = []
+            for peer, leecher in self._leechers.items():
+                if now - leecher.shown_at >= PATIENCE:
+                    offers += self._offer(peer)
+            return offers
 
     def peer_has(self, peer: PeerKey, pieces: int) -> list[Offer]:
         """Take note of pieces (bits) that a peer has; return what to show to those that passed them on."""
@@ -78,19 +101,25 @@ class SuperSeeder:
             offers: list[Offer] = []
             for other, shown_to in self._leechers.items():
                 passed_on = shown_to.shown & new if other != peer else self._of_no_use_to_others(peer, leecher)
-                if passed_on:
-                    shown_to.shown &= ~passed_on
-                    self._copies.remove(passed_on & ~shown_to.pieces)
-                    offers += self._offer(other)
+                offers += self._passed_on(other, passed_on)
             return offers
+
+    def _passed_on(self, peer: PeerKey, passed_on: int) -> list[Offer]:
+        """Take note of shown pieces (bits) that a peer owes to nobody any more; choose the next if there are any."""
+        if not passed_on:
+            return []
+        leecher = self._leechers[peer]
+        leecher.shown &= ~passed_on
+        self._copies.remove(passed_on & ~leecher.pieces)
+        return self._offer(peer)
 
     def _of_no_use_to_others(self, peer: PeerKey, leecher: _Leecher) -> int:
         """Return the pieces shown to a peer, and there, that nobody is left to get from it."""
-        wanted = 0
+        useless = leecher.shown & leecher.pieces
         for other, record in self._leechers.items():
             if other != peer:
-                wanted |= ~record.pieces & self._everything
-        return leecher.shown & leecher.pieces & ~wanted
+                useless &= record.pieces
+        return useless
 
     def _offer(self, peer: PeerKey) -> list[Offer]:
         """Choose the piece with the fewest copies that a peer neither has nor was shown."""
@@ -99,5 +128,6 @@ class SuperSeeder:
         if index is None:
             return []
         leecher.shown |= 1 << index
+        leecher.shown_at = self._clock()
         self._copies.add(1 << index)
         return [Offer(peer, index)]

@@ -122,6 +122,12 @@ class Swarm:
             return len(self._connections) - len(self._peers)
 
     @property
+    def is_full(self) -> bool:
+        """Whether every place for a connection is taken."""
+        with self._peers_lock:
+            return len(self._connections) >= self._config.max_peers
+
+    @property
     def uploaded(self) -> int:
         """Bytes of blocks sent to all peers, those gone included."""
         with self._peers_lock:
@@ -189,10 +195,10 @@ class Swarm:
             return False
         try:
             future = self._workers.submit(self._run_peer, connection)
-        except RuntimeError:  # the executor was shut down meanwhile
-            with self._peers_lock:
-                del self._connections[connection]
-            self._slots.release()
+        except RuntimeError as error:  # the executor was shut down meanwhile, or the system has no thread left
+            logger.info("%s: no worker: %s", connection.address, error)
+            connection.close("no worker")  # it may be in the executor's queue all the same: see `_uncount`
+            self._uncount(connection)
             return False
         with self._peers_lock:
             if connection in self._connections:
@@ -220,8 +226,11 @@ class Swarm:
             connection.close(repr(error))
             logger.exception("%s: a worker failed", connection.address)
         finally:
-            connection.finish()
-            self._leave(connection, peer)
+            try:
+                connection.finish()
+                self._leave(connection, peer)
+            except Exception:
+                logger.exception("%s: the end of a connection failed", connection.address)
 
     def _join(self, connection: PeerConnection) -> Peer:
         """Take a peer that has shaken hands into the swarm; refuse one that is here already.
@@ -248,14 +257,21 @@ class Swarm:
         ours_is_higher = self._peer_id > twin.peer_id
         return connection.outgoing == ours_is_higher
 
+    def _uncount(self, connection: PeerConnection) -> bool:
+        """Give a connection's place back, once: a `submit` that fails may still lead to a worker; tell whether now."""
+        with self._peers_lock:
+            is_counted = connection in self._connections
+            self._connections.pop(connection, None)
+        if is_counted:
+            self._slots.release()
+        return is_counted
+
     def _leave(self, connection: PeerConnection, peer: Peer | None) -> None:
         """Forget a connection, and see to what it leaves behind."""
         with self._peers_lock:
-            self._connections.pop(connection, None)
             if self._peers.pop(connection, None):
                 self._uploaded_to_gone += connection.uploaded
-        self._slots.release()
-        if connection.outgoing:
+        if self._uncount(connection) and connection.outgoing:
             if connection.remote and connection.remote.peer_id == self._peer_id:
                 self.pool.forget(connection.address)  # it is ourselves
             else:

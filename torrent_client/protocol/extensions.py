@@ -14,6 +14,13 @@ from torrent_client.protocol.bencode import BencodeValue, bencode_decode, bencod
 from torrent_client.text import printable
 
 EXTENDED_HANDSHAKE_ID = 0
+MAX_HANDSHAKE_LENGTH = 64 * 1024
+"""Bytes of a handshake at most; real ones have some 200. A message of 1 MiB, sent again and again, would keep a
+processor busy for 0.3 s each time."""
+
+MAX_HANDSHAKE_ITEMS = 1000
+"""Tokens in a handshake at most; real ones have some 40."""
+
 MAX_CLIENT_NAME = 64
 """Characters of a peer's client name that are kept: it is shown in a table."""
 
@@ -56,10 +63,12 @@ class ExtendedHandshake:
         """Read the payload; fields of a wrong type or size are left out rather than refused.
 
         Raises:
-            ProtocolViolation: it is not a bencoded dictionary.
+            ProtocolViolation: it is not a bencoded dictionary, or too large.
         """
+        if len(payload) > MAX_HANDSHAKE_LENGTH:
+            raise ProtocolViolation(f"extension handshake: {len(payload):,} bytes")
         try:
-            value = bencode_decode(payload)
+            value = bencode_decode(payload, max_items=MAX_HANDSHAKE_ITEMS)
         except BencodeError as error:
             raise ProtocolViolation(f"extension handshake: {error}") from error
         if not isinstance(value, dict):

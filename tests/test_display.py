@@ -1,0 +1,291 @@
+"""What people see: the picture at any width, the map of pieces, plain lines, and nothing that a terminal obeys."""
+
+import dataclasses
+import io
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from tests.support import FakeClock
+from torrent_client.announcer import TrackerStatus
+from torrent_client.display import PEERS_SHOWN, TRACKERS_SHOWN, LiveView, overview, picture, piece_map
+from torrent_client.piece_manager import PieceState
+from torrent_client.stats import PeerStats, TorrentState, TorrentStats
+from torrent_client.text import format_rate
+from torrent_client.views import LINE_INTERVAL, LineView, SilentView, summary_line
+
+MIB = 1024 * 1024
+WIDTHS = [20, 40, 80, 200]
+HOSTILE = "\x1b[2J\x1b]0;owned\x07\r\n\x9b31m\u202eevil\x00[red]markup[/red]"
+
+
+def peer(number: int, **changes: object) -> PeerStats:
+    """Return a peer that sends `number` MiB/s."""
+    facts: dict[str, object] = {
+        "address": f"192.0.2.{number}:6881",
+        "client": "qBittorrent 4.6.0",
+        "source": "tracker",
+        "direction": "out",
+        "state": "sending",
+        "pieces": 512,
+        "in_flight": 10,
+        "download_rate": float(number * MIB),
+        "upload_rate": 0.0,
+        "downloaded": 1,
+        "uploaded": 1,
+    }
+    return PeerStats(**(facts | changes))  # type: ignore[arg-type]
+
+
+def tracker(number: int, **changes: object) -> TrackerStatus:
+    """Return a tracker that works."""
+    status = TrackerStatus(f"http://t{number}.example/announce", "working", peers=50, next_announce=1900.0)
+    return dataclasses.replace(status, **changes)  # type: ignore[arg-type]
+
+
+def snapshot(**changes: object) -> TorrentStats:
+    """Return a download in full swing."""
+    facts: dict[str, object] = dict.fromkeys((field.name for field in dataclasses.fields(TorrentStats)), 0)
+    facts |= {
+        "name": "debian-12.iso",
+        "info_hash": "ab" * 20,
+        "state": TorrentState.DOWNLOADING,
+        "size": 300 * MIB,
+        "total_size": 300 * MIB,
+        "bytes_done": 100 * MIB,
+        "pieces_done": 341,
+        "pieces_wanted": 1024,
+        "pieces_total": 1024,
+        "files_wanted": 1,
+        "files_total": 1,
+        "download_rate": 12.5 * MIB,
+        "upload_rate": 1.5 * MIB,
+        "uploaded": 5 * MIB,
+        "wasted": 3 * MIB,
+        "hash_failures": 2,
+        "eta": 164.0,
+        "known_peers": 120,
+        "connecting": 4,
+        "banned": 1,
+        "peers": (peer(1), peer(2)),
+        "trackers": (tracker(1),),
+        "piece_states": bytes([3] * 341 + [1] * 10 + [0] * 673),
+        "waiting_for": None,
+        "error": None,
+        "seeding": False,
+    }
+    return TorrentStats(**(facts | changes))  # type: ignore[arg-type]
+
+
+def drawn(thing: object, width: int = 80) -> str:
+    """Return what a terminal of so many columns would show, without colours."""
+    output = io.StringIO()
+    Console(width=width, file=output, highlight=False).print(thing)
+    return output.getvalue()
+
+
+def assert_harmless(text: str) -> None:
+    """Fail if a terminal would obey anything in a text."""
+    bad = {character for character in text if unicodedata.category(character) in ("Cc", "Cf", "Cs")} - {"\n"}
+    assert not bad
+
+
+# --- the picture ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_the_picture_holds_the_key_facts(width: int) -> None:
+    """Progress, both speeds, time left, pieces and peers are whole on the narrowest terminal, too."""
+    text = drawn(picture(snapshot(), width, 1000.0), width)
+    for fact in ("debian-12.iso", "downloading", "33.3 %", "12.5 MiB/s", "1.50 MiB/s", "left 2 min 44 s"):
+        assert fact in text
+    for fact in ("pieces 341/1,024", "size 300 MiB", "sent 5.00 MiB", "wasted 3.00 MiB (2 bad pieces)"):
+        assert fact in text
+    assert "peers 2 of 120 known, 4 connecting, 1 banned" in " ".join(text.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("state", list(TorrentState))
+def test_no_line_is_wider_than_the_terminal(width: int, state: TorrentState) -> None:
+    """In any state, with long names and many peers: a line too long would tear the picture."""
+    stats = snapshot(
+        state=state,
+        name="n" * 300,
+        peers=tuple(peer(number, address=f"[2001:db8:0:0:0:0:0:{number}]:65535") for number in range(12)),
+        trackers=tuple(tracker(number, error="it says " + "no " * 50, failures=3) for number in range(6)),
+        waiting_for="w" * 300,
+        error="cannot write /a/very/long/path: the disk is full" if state is TorrentState.ERROR else None,
+        size=2**49,
+        bytes_done=2**48,
+        download_rate=9e9,
+        eta=9e6,
+    )
+    lines = drawn(picture(stats, width, 1000.0), width).splitlines()
+    assert lines
+    assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_torrent_of_nothing_is_drawn(width: int) -> None:
+    """Zero bytes, zero pieces, nobody there: no division by zero, and it is complete."""
+    nothing = snapshot(
+        size=0, total_size=0, bytes_done=0, pieces_done=0, pieces_wanted=0, pieces_total=0, piece_states=b"",
+        peers=(peer(1),), trackers=(), eta=None,
+    )  # fmt: skip
+    assert "100.0 %" in drawn(picture(nothing, width, 0.0), width)
+
+
+def test_the_busiest_peers_are_shown() -> None:
+    """With their address, client, share and speed; the others are counted."""
+    text = drawn(picture(snapshot(peers=tuple(peer(number) for number in range(1, 12))), 80, 0.0))
+    rows = [line for line in text.splitlines() if "192.0.2." in line]
+    assert len(rows) == PEERS_SHOWN
+    assert "192.0.2.11:6881" in rows[0]
+    assert "50 %" in rows[0]
+    assert "11.0 MiB/s" in rows[0]
+    assert "and 3 more" in text
+
+
+def test_peers_that_called_us_are_marked() -> None:
+    """Incoming ones have no source."""
+    text = drawn(picture(snapshot(peers=(peer(1, direction="in", source="incoming", state="choked"),)), 100, 0.0), 100)
+    assert "incoming" in text
+    assert "choked" in text
+
+
+def test_trackers_tell_what_they_said_and_when_they_are_asked_next() -> None:
+    """Peers, warnings, errors with how often; how many more there are."""
+    trackers = (
+        tracker(1, warning="be nice"),
+        tracker(2, state="failing", error="no answer in time", failures=3, next_announce=1090.0),
+        tracker(3, state="asking", next_announce=0.0),
+        *(tracker(number) for number in range(4, 8)),
+    )
+    text = drawn(picture(snapshot(trackers=trackers), 100, 1000.0), 100)
+    assert "50 peers; be nice" in text
+    assert "15 min 0 s" in text
+    assert "no answer in time (3 in a row)" in text
+    assert "1 min 30 s" in text
+    assert "asking" in text
+    assert "now" in text
+    assert f"and {7 - TRACKERS_SHOWN} more" in text
+
+
+def test_what_it_waits_for_and_what_went_wrong_are_shown() -> None:
+    """In full: this is what the user needs."""
+    assert "waiting: choked by 2 peers" in drawn(picture(snapshot(waiting_for="choked by 2 peers"), 80, 0.0))
+    assert "the disk is full" in drawn(picture(snapshot(state=TorrentState.ERROR, error="the disk is full"), 80, 0.0))
+
+
+def test_checking_shows_its_own_progress() -> None:
+    """Pieces looked at, not bytes downloaded."""
+    text = drawn(picture(snapshot(state=TorrentState.CHECKING, checked=1500, to_check=3000), 80, 0.0))
+    assert "1,500/3,000 checked" in text
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_strangers_cannot_write_to_the_terminal(width: int) -> None:
+    """Names of torrents, clients and trackers are text: no control codes, no turned direction, no markup."""
+    stats = snapshot(name=HOSTILE, peers=(peer(1, client=HOSTILE),), trackers=(tracker(1, url=HOSTILE),))
+    assert_harmless(drawn(picture(stats, width, 0.0), width))
+    assert_harmless(drawn(overview([stats, stats], 24), width))
+    assert_harmless(summary_line(stats))
+    assert "[red]markup[/red]" in drawn(picture(stats, 200, 0.0), 200)
+
+
+# --- the map of pieces ------------------------------------------------------------------------------------
+
+M, D, V, C = (int(state) for state in PieceState)
+
+
+@pytest.mark.parametrize(
+    ("states", "width", "rows", "shown"),
+    [
+        ([], 10, 2, ""),
+        ([M], 10, 2, " "),
+        ([C], 10, 2, "█"),
+        ([M, D, V, C], 10, 2, " ··█"),
+        ([C] * 10 + [M] * 10, 10, 2, "██████████\n          "),
+        ([C, M] * 10, 10, 1, "▒▒▒▒▒▒▒▒▒▒"),
+        ([C, C, C, M] * 5, 5, 1, "▓▓▓▓▓"),
+        ([C] + [M] * 9, 1, 1, " "),
+        ([C] + [D] * 3, 1, 1, "░"),
+        ([M] * 3 + [D], 1, 1, "·"),
+        ([C] * 99 + [M], 1, 1, "▓"),
+    ],
+)
+def test_the_map_shades_pieces(states: list[int], width: int, rows: int, shown: str) -> None:
+    """Blank is missing, a dot is under way, and only what is wholly there is full."""
+    assert piece_map(bytes(states), width, rows) == shown
+
+
+@given(st.binary().map(lambda data: bytes(byte % 4 for byte in data)), st.integers(1, 50), st.integers(1, 3))
+def test_the_map_fits_its_place(states: bytes, width: int, rows: int) -> None:
+    """Never more rows or columns than allowed, every piece in one cell, and full only when all is there."""
+    lines = piece_map(states, width, rows).split("\n")
+    assert len(lines) <= rows
+    assert all(len(line) <= width for line in lines)
+    assert sum(map(len, lines)) == min(len(states), width * rows)
+    assert set("".join(lines)) <= set(" ·░▒▓█")
+    if states:
+        assert (set("".join(lines)) == {"█"}) == (set(states) == {C})
+
+
+def test_a_map_of_many_pieces_is_drawn_in_no_time() -> None:
+    """Two million pieces, the most that a torrent may have."""
+    text = piece_map(bytes([C, M, D, V]) * 500_000, 100, 2)
+    assert len(text) == 201
+
+
+# --- plain lines ------------------------------------------------------------------------------------------
+
+
+def test_a_line_has_what_counts() -> None:
+    """Name, state, progress, speeds, peers, time left and what it waits for."""
+    line = summary_line(snapshot(waiting_for="choked by 2 peers"))
+    assert line == (
+        "debian-12.iso: downloading, 33.3 % of 300 MiB, down 12.5 MiB/s, up 1.50 MiB/s, 2 peer(s), "
+        "2 min 44 s left; choked by 2 peers"
+    )
+
+
+def test_a_line_about_checking_counts_pieces() -> None:
+    """Nothing is downloaded yet."""
+    line = summary_line(snapshot(state=TorrentState.CHECKING, checked=1500, to_check=3000))
+    assert line == "debian-12.iso: checking pieces on disk, 1,500/3,000"
+
+
+def test_lines_come_at_an_interval_and_at_changes(clock: FakeClock) -> None:
+    """A log stays readable after a night, and yet shows every change of state at once."""
+    output = io.StringIO()
+    with LineView(output, clock) as view:
+        for _ in range(21):
+            view.show(snapshot())
+            clock.advance(LINE_INTERVAL / 10)
+        assert len(output.getvalue().splitlines()) == 3
+        view.show(snapshot(state=TorrentState.ERROR, error="the disk is full"))
+    lines = output.getvalue().splitlines()
+    assert len(lines) == 4
+    assert ": error, " in lines[-1]
+
+
+def test_the_silent_view_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """For --quiet and --json."""
+    with SilentView() as view:
+        view.show(snapshot())
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_live_view_draws_on_a_terminal() -> None:
+    """One torrent as a picture, several as an overview; the last one stays, and the cursor is given back."""
+    output = io.StringIO()
+    console = Console(width=80, height=24, file=output, force_terminal=True, highlight=False)
+    with LiveView(console) as view:
+        view.show(snapshot())
+        assert format_rate(12.5 * MIB) in output.getvalue()
+        view.show(snapshot(), snapshot(info_hash="cd" * 20))
+        assert "2 torrents" in output.getvalue()
+    assert output.getvalue().count("\x1b[?25l") == output.getvalue().count("\x1b[?25h") == 1
