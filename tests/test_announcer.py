@@ -251,6 +251,33 @@ def test_the_status_tells_what_the_tracker_said(trackers: list[FakeTracker], clo
     )
 
 
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), ZeroDivisionError("a bug")])
+def test_any_error_is_a_failure_of_that_tracker(
+    trackers: list[FakeTracker], clock: FakeClock, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """It is logged; the next tracker is asked, and this one later; its goodbye does not hinder that of others."""
+    trackers[0].reply = error
+    rig = Rig([trackers[:1], trackers[1:2]], clock)
+    rig.announcer.announce_round()
+    assert trackers[1].events == ["started"]
+    assert (rig.status(0).state, rig.status(0).failures) == ("failing", 1)
+    assert caplog.text.count("Traceback") == 1
+    trackers[0].recover()
+    rig.run(1800)
+    trackers[0].reply = error
+    rig.announcer._say_stopped()
+    assert trackers[0].events[-1] == trackers[1].events[-1] == "stopped"
+    assert caplog.text.count("Traceback") == 2
+
+
+def test_an_error_of_ours_with_the_peers_does_not_end_announcing(trackers: list[FakeTracker], clock: FakeClock) -> None:
+    """The tracker has accepted the event, and is not told again."""
+    rig = Rig([trackers[:1]], clock)
+    rig.announcer._on_peers = lambda peers: 1 / 0  # type: ignore[assignment,return-value]
+    rig.run(20)
+    assert trackers[0].events == ["started", None]
+
+
 # --- tiers ------------------------------------------------------------------------------------------------
 
 

@@ -359,6 +359,22 @@ def test_a_super_seed_hides_what_it_has(clock: FakeClock) -> None:
     assert len(to_first.take(messages.Have)) == 2
 
 
+def test_a_super_seed_does_not_wait_for_those_who_have_gone_or_do_nothing(clock: FakeClock) -> None:
+    """When nobody is left to pass a piece on to, and after a minute in any case, there is another."""
+    room = Room(clock, complete=True, super_seed=True)
+    first, to_first = room.join()
+    second, _ = room.join()
+    (shown,) = to_first.take(messages.Have)
+    room.say(first, shown)
+    clock.advance(60)
+    room.talk.tick(clock())
+    assert len(to_first.take(messages.Have)) == 2
+    room.say(first, to_first.take(messages.Have)[1])
+    room.peers.remove(second)
+    room.talk.left(second)
+    assert len(to_first.take(messages.Have)) == 3
+
+
 def test_unknown_messages_and_extensions_are_ignored(room: Room) -> None:
     """Future clients may say more than we know."""
     peer, connection = room.join()

@@ -6,7 +6,12 @@ from hypothesis import strategies as st
 
 from torrent_client.errors import ProtocolViolation
 from torrent_client.protocol.bencode import BencodeValue, bencode_encode
-from torrent_client.protocol.extensions import MAX_CLIENT_NAME, ExtendedHandshake
+from torrent_client.protocol.extensions import (
+    MAX_CLIENT_NAME,
+    MAX_HANDSHAKE_ITEMS,
+    MAX_HANDSHAKE_LENGTH,
+    ExtendedHandshake,
+)
 
 
 def decoded(fields: dict[bytes, BencodeValue]) -> ExtendedHandshake:
@@ -124,9 +129,29 @@ def test_a_clients_name_is_printable(value: BencodeValue, name: str | None) -> N
     assert decoded({b"v": value}).client == name
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"d1:v%d:%se" % (MAX_HANDSHAKE_LENGTH, b"x" * MAX_HANDSHAKE_LENGTH),
+        b"d1:ml" + b"le" * (MAX_HANDSHAKE_ITEMS // 2) + b"ee",
+    ],
+    ids=["bytes", "items"],
+)
+def test_a_huge_handshake_is_a_violation(data: bytes) -> None:
+    """A peer may send them one after the other, to keep us busy."""
+    with pytest.raises(ProtocolViolation, match="extension handshake"):
+        ExtendedHandshake.decode(data)
+
+
+def test_a_handshake_with_many_extensions_is_read() -> None:
+    """Far more than there are."""
+    ids: dict[bytes, BencodeValue] = {b"extension %d" % number: number for number in range(1, 256)}
+    assert len(decoded({b"m": ids}).extensions) == 255
+
+
 def test_a_long_name_is_cut() -> None:
-    """A megabyte of name is for nobody's eyes."""
-    name = decoded({b"v": b"x" * 100_000}).client
+    """A screenful of name is for nobody's eyes."""
+    name = decoded({b"v": b"x" * 60_000}).client
     assert name is not None
     assert len(name) == MAX_CLIENT_NAME
     assert name.endswith("…")

@@ -11,6 +11,7 @@ import pytest
 
 from tests.fake_peer import LOOPBACK, FakePeer, Gone, fake_id
 from tests.support import wait_until
+from torrent_client import listener as listener_module
 from torrent_client.config import Config
 from torrent_client.errors import TorrentError
 from torrent_client.listener import HELLO_THREADS, Listener
@@ -65,6 +66,11 @@ def greet(listener: Listener, info_hash: bytes = ONE) -> FakePeer:
     return peer
 
 
+def no_thread(*_arguments: object) -> None:
+    """Fail as a system that has no thread left."""
+    raise RuntimeError("can't start new thread")
+
+
 def is_hung_up(peer: FakePeer) -> bool:
     """Wait for the listener to hang up."""
     try:
@@ -97,16 +103,6 @@ def test_an_unknown_torrent_is_hung_up_on() -> None:
     with listening(torrent=torrent) as listener, greet(listener, OTHER) as peer:
         assert is_hung_up(peer)
         assert torrent.accepted.empty()
-
-
-def test_a_forgotten_torrent_is_unknown() -> None:
-    """Also if it is forgotten twice."""
-    torrent = Torrent()
-    with listening(torrent=torrent) as listener:
-        listener.forget(ONE)
-        listener.forget(ONE)
-        with greet(listener) as peer:
-            assert is_hung_up(peer)
 
 
 def test_a_torrent_without_room_is_hung_up_on() -> None:
@@ -188,6 +184,36 @@ def test_a_crowd_of_strangers_is_hung_up_on() -> None:
             stack.enter_context(FakePeer.dial(listener.port))
         wait_until(lambda: len(listener._greeting) == 2 * HELLO_THREADS)
         assert is_hung_up(stack.enter_context(FakePeer.dial(listener.port)))
+
+
+@pytest.mark.parametrize(("host", "limit"), [("192.0.2.7", 2), ("2001:db8::7", 2), ("::1", HELLO_THREADS)])
+def test_one_stranger_cannot_occupy_every_thread(monkeypatch: pytest.MonkeyPatch, host: str, limit: int) -> None:
+    """Two greetings of one address are waited for at a time, but for this machine's own."""
+    monkeypatch.setattr(listener_module, "_peer_address", lambda address: PeerAddress(host, address[1]))
+    torrent = Torrent()
+    with listening(torrent=torrent) as listener, contextlib.ExitStack() as stack:
+        for _ in range(limit):
+            stranger = stack.enter_context(FakePeer.dial(listener.port))
+        wait_until(lambda: len(listener._greeting) == limit)
+        if limit == 2:
+            assert is_hung_up(stack.enter_context(FakePeer.dial(listener.port)))
+        stranger.send_raw(Handshake(ONE, fake_id("slow")).encode())
+        torrent.next()
+        stack.enter_context(greet(listener))
+        torrent.next()
+
+
+def test_a_shortage_of_threads_is_survived(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The caller is hung up on and told of; the next one is served."""
+    torrent = Torrent()
+    with listening(torrent=torrent) as listener:
+        with monkeypatch.context() as patch:
+            patch.setattr(listener._hello, "submit", no_thread)
+            with FakePeer.dial(listener.port) as peer:
+                assert is_hung_up(peer)
+        with greet(listener):
+            torrent.next()
+    assert "can't start new thread" in caplog.text
 
 
 def test_a_caller_that_goes_at_once_is_forgotten() -> None:

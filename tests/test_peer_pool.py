@@ -60,6 +60,36 @@ def test_a_hostile_tracker_cannot_fill_the_memory(pool: PeerPool) -> None:
     assert due(pool, now=0.0) == addresses[:5]
 
 
+def test_a_full_pool_makes_room_for_new_addresses(pool: PeerPool) -> None:
+    """The one that failed most often goes first; those in use and those never tried stay."""
+    addresses = [A._replace(port=port) for port in range(1, 6)]
+    one, two, connected, untried, last = addresses
+    pool.add([one, two, connected, last], "tracker")
+    for now, failing in ((0.0, [one, two, last]), (1000.0, [one, two, last]), (2000.0, [two])):
+        assert set(due(pool, now)) <= set(addresses)
+        for address in failing:
+            pool.ended(address, now, useful=False)
+    pool.ended(last, 2000.0, useful=True)  # soon again, but after those that fail
+    pool.add([untried], "tracker")
+    assert pool.add([B, two, C], "pex") == 2
+    assert pool.counts() == (5, 0)
+    assert [pool.source(address) for address in (one, two, connected, untried)] == [
+        "incoming",
+        "incoming",
+        "tracker",
+        "tracker",
+    ]
+    assert set(due(pool, now=1e6)) == {untried, B, C, last}
+
+
+def test_banned_addresses_do_not_fill_the_pool_for_ever(pool: PeerPool) -> None:
+    """A host that was named with many ports, and then banned."""
+    pool.add([A._replace(port=port) for port in range(1, 6)], "tracker")
+    pool.ban(A)
+    assert pool.add([B], "tracker") == 1
+    assert due(pool, now=0.0) == [B]
+
+
 def test_a_failing_address_is_tried_at_longer_and_longer_intervals(pool: PeerPool, clock: FakeClock) -> None:
     """10 s, 2 min, 15 min, and from then on the last of the delays."""
     pool.add([A], "tracker")

@@ -276,6 +276,54 @@ def test_a_peer_that_reads_slowly_is_not_given_up(rig: Rig) -> None:
     assert not rig.failures
 
 
+class TrickleReader:
+    """A socket whose peer reads one byte at a time, while more and more is to be said to it."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.writer = PeerWriter(self, block, self.failed, Config())  # type: ignore[arg-type]
+        self.failures: list[str] = []
+
+    def failed(self, reason: str) -> None:
+        """Take note of a failure."""
+        self.failures.append(reason)
+
+    def sendmsg(self, _buffers: list[memoryview]) -> int:
+        """Take one byte; end the test after many."""
+        self.calls += 1
+        self.writer.send(Have(1).encode())
+        if self.calls > 1000:
+            self.writer.close()
+            raise BlockingIOError
+        return 1
+
+
+def test_a_peer_that_makes_us_talk_and_reads_in_a_trickle_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its progress, a byte now and then, is no excuse when messages had to be left out."""
+    monkeypatch.setattr(peer_writer, "MAX_OUTBOX", 10)
+    trickle = TrickleReader()
+    trickle.writer.send(Have(0).encode())
+    trickle.writer._run()
+    assert trickle.failures == ["it makes us answer faster than it reads"]
+    assert trickle.calls < 20
+
+
+class FastReader:
+    """A socket that takes all it is given."""
+
+    def sendmsg(self, buffers: list[memoryview]) -> int:
+        """Take everything."""
+        return sum(map(len, buffers))
+
+
+def test_a_long_queue_costs_no_more_for_each_message() -> None:
+    """300,000 messages in under a second and not in half a minute."""
+    writer = PeerWriter(FastReader(), block, print, Config())  # type: ignore[arg-type]
+    begin = time.monotonic()
+    writer._send_all([b"x"] * 300_000)
+    assert time.monotonic() - begin < 5
+
+
 def test_closing_wakes_a_writer_that_is_stuck(rig: Rig) -> None:
     """The connection's `shutdown` ends a send that waits for the peer; nobody is told of a failure."""
     writer = rig.start()

@@ -13,7 +13,8 @@ from tests.fake_peer import LOOPBACK, FakePeer, Gone, black_hole, fake_id, seede
 from tests.support import payload, wait_until
 from torrent_client.config import Config
 from torrent_client.download_manager import DownloadManager, DownloadOptions
-from torrent_client.errors import DataIncomplete, PeerError, StorageError, TorrentConflict
+from torrent_client.errors import DataIncomplete, PeerError, SelectionError, StorageError, TorrentConflict
+from torrent_client.file_selection import FileSelection
 from torrent_client.protocol.messages import Interested, Piece, Request, Unchoke
 from torrent_client.seeding_goals import SeedingGoals
 from torrent_client.session import Job, Session
@@ -121,6 +122,17 @@ def test_the_same_torrent_twice_is_refused_before_anything_begins(tmp_path: Path
         session.add(*job)
         with pytest.raises(TorrentConflict):
             session.add(*job)
+
+
+def test_a_torrent_that_cannot_start_owns_nothing(tmp_path: Path) -> None:
+    """A slip in the choice of files can be mended, and nothing of the others has begun."""
+    job, other = make(tmp_path, "a"), make(tmp_path, "b", seed=1)
+    wrong = Job(job.torrent, replace(job.options, files=FileSelection(selected=((9, 9),))))
+    with Session(CONFIG) as session:
+        with pytest.raises(SelectionError):
+            session.add_all([other, wrong])
+        assert not session._torrents
+        assert len(session.add_all([other, job])) == 2
 
 
 def test_two_torrents_that_would_write_one_file_are_refused(tmp_path: Path) -> None:

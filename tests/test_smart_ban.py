@@ -33,6 +33,14 @@ def test_several_failures_of_a_piece_add_up() -> None:
     assert ban.convict(5, GOOD) == {A, B}
 
 
+def test_only_the_last_two_failures_of_a_piece_are_kept() -> None:
+    """A piece that fails for ever does not fill the memory."""
+    ban = SmartBan()
+    for liar in (C, A, B):
+        ban.remember(5, [(liar, BAD[0]), (liar, GOOD[1])])
+    assert ban.convict(5, GOOD) == {A, B}
+
+
 def test_blocks_are_compared_in_their_own_places() -> None:
     """Good bytes in the wrong place are bad bytes."""
     ban = SmartBan()

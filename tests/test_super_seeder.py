@@ -4,13 +4,14 @@ from random import Random
 
 import pytest
 
-from torrent_client.super_seeder import Offer, SuperSeeder
+from tests.support import FakeClock
+from torrent_client.super_seeder import PATIENCE, Offer, SuperSeeder
 
 
 @pytest.fixture
-def seeder(rng: Random) -> SuperSeeder:
+def seeder(rng: Random, clock: FakeClock) -> SuperSeeder:
     """Return a super-seeder of 20 pieces."""
-    return SuperSeeder(20, rng)
+    return SuperSeeder(20, rng, clock)
 
 
 def shown(offers: list[Offer]) -> dict[object, int]:
@@ -75,6 +76,45 @@ def test_a_piece_that_left_with_its_peer_is_shown_again(seeder: SuperSeeder) -> 
     assert lost in offers
 
 
+def test_whoever_waits_for_a_peer_that_leaves_is_shown_the_next(seeder: SuperSeeder) -> None:
+    """Nobody is left who could get the piece from it; while somebody is, it waits on."""
+    first = shown(seeder.joined("a"))["a"]
+    seeder.joined("b")
+    seeder.joined("c")
+    seeder.peer_has("a", 1 << first)
+    assert seeder.left("b") == []
+    offers = shown(seeder.left("c"))
+    assert list(offers) == ["a"]
+    assert offers["a"] != first
+    assert seeder.peer_has("a", 1 << offers["a"])
+
+
+def test_a_peer_that_never_fetches_holds_nobody_up_for_ever(seeder: SuperSeeder, clock: FakeClock) -> None:
+    """Whoever has waited for a minute is shown another piece, once a minute."""
+    first = shown(seeder.joined("a"))["a"]
+    clock.advance(PATIENCE / 2)
+    seeder.joined("lazy")
+    seeder.peer_has("a", 1 << first)
+    clock.advance(PATIENCE / 2 - 1)
+    assert seeder.tick(clock()) == []
+    clock.advance(1)
+    offers = shown(seeder.tick(clock()))
+    assert list(offers) == ["a"]
+    assert offers["a"] != first
+    assert seeder.tick(clock()) == []
+
+
+def test_a_peer_that_has_or_was_shown_everything_is_shown_no_more(seeder: SuperSeeder, clock: FakeClock) -> None:
+    """However long it waits."""
+    seen = set(shown(seeder.joined("a")).values())
+    for _ in range(19):
+        clock.advance(PATIENCE)
+        seen |= set(shown(seeder.tick(clock())).values())
+    assert seen == set(range(20))
+    clock.advance(PATIENCE)
+    assert seeder.tick(clock()) == []
+
+
 def test_nobody_is_shown_what_it_has(seeder: SuperSeeder) -> None:
     """A peer that comes with pieces is shown others."""
     seeder.joined("a")
@@ -87,4 +127,4 @@ def test_nobody_is_shown_what_it_has(seeder: SuperSeeder) -> None:
 def test_news_of_a_peer_that_has_left_is_ignored(seeder: SuperSeeder) -> None:
     """A message may cross the end of its connection."""
     assert seeder.peer_has("nobody", 1) == []
-    seeder.left("nobody")
+    assert seeder.left("nobody") == []

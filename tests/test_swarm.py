@@ -264,6 +264,53 @@ def test_a_peer_that_breaks_the_protocol_is_dialled_late(start: Callable[..., Ri
         assert rig.swarm.connecting == 0
 
 
+@pytest.mark.parametrize("runs", [False, True], ids=["never runs", "runs later"])
+def test_a_shortage_of_threads_costs_no_place(
+    start: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
+    """The executor may have queued a worker although it failed: the connection's place is given back once."""
+    rig = start()
+    free = rig.swarm._slots._value
+    submit = rig.swarm._workers.submit
+
+    def failing(*work: Any) -> None:
+        if runs:
+            submit(*work).result(10)
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.swarm._workers, "submit", failing)
+        rig.swarm.add_addresses([closed_port()], "test")
+    assert rig.swarm.connecting == 0
+    assert rig.swarm._slots._value == free
+    with serving(friendly("a")) as [server]:
+        rig.swarm.add_addresses([server.address], "test")
+        wait_until(lambda: len(rig.swarm.peers()) == 1)
+
+
+def test_a_worker_of_a_connection_that_was_given_up_gives_no_second_place_back(start: Callable[..., Rig]) -> None:
+    """A thread that ends lets another take the queued work after all."""
+    rig = start()
+    free = rig.swarm._slots._value
+    connection = rig.new_connection(closed_port(), None, None)
+    connection.close("no worker")
+    rig.swarm._run_peer(connection)
+    assert rig.swarm._slots._value == free
+    assert rig.left == [None]
+
+
+def test_an_error_at_the_end_of_a_connection_is_logged(
+    start: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody looks at what a worker's future holds."""
+    rig = start()
+    monkeypatch.setattr(rig.swarm, "_callbacks", rig.swarm._callbacks._replace(left=lambda _: 1 / 0))
+    caller = rig.call("caller")
+    assert caller is not None
+    caller.close()
+    wait_until(lambda: "ZeroDivisionError" in caplog.text)
+
+
 # --- bans -------------------------------------------------------------------------------------------------
 
 

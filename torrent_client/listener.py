@@ -16,6 +16,7 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from ipaddress import ip_address
 from threading import Event, Lock, Thread
 from typing import TypeAlias
 
@@ -102,13 +103,16 @@ class Listener:
 
     def _greet_soon(self, sock: socket.socket, address: PeerAddress) -> None:
         """Give a caller to a handshake reader, or hang up on it where there are too many."""
+        is_ours = ip_address(address.host).is_loopback
         with self._lock:
-            from_there = 0 if _is_loopback(address.host) else list(self._greeting.values()).count(address.host)
-            crowded = len(self._greeting) >= 2 * HELLO_THREADS or from_there >= HELLOS_PER_HOST
-            if crowded or self._stopping.is_set():
-                sock.close()
-                return
-            self._greeting[sock] = address.host
+            hosts = list(self._greeting.values())
+            crowded = len(hosts) >= 2 * HELLO_THREADS or (not is_ours and hosts.count(address.host) >= HELLOS_PER_HOST)
+            refused = crowded or self._stopping.is_set()
+            if not refused:
+                self._greeting[sock] = address.host
+        if refused:
+            sock.close()
+            return
         try:
             self._hello.submit(self._greet, sock, address)
         except RuntimeError as error:  # the system has no thread left
