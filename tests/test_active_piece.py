@@ -143,3 +143,19 @@ def test_a_buffer_of_the_pool_can_be_written() -> None:
     buffer = BufferPool(4).take()
     buffer[1:3] = b"ab"
     assert bytes(buffer[1:3]) == b"ab"
+
+
+def test_a_piece_that_is_disowned_is_anybodys() -> None:
+    """Neither its owner nor the owner's parole keeps others from finishing it."""
+    piece = ActivePiece(0, BLOCK_SIZE, "a", exclusive=True)
+    piece.disown()
+    assert (piece.owner, piece.exclusive) == (None, False)
+
+
+def test_one_supplier_is_told_from_several() -> None:
+    """It decides whether a bad piece convicts."""
+    for second, is_alone in (("a", True), ("b", False)):
+        piece = piece_with_buffer(2 * BLOCK_SIZE)
+        piece.store(0, bytes(BLOCK_SIZE), "a")
+        piece.store(1, bytes(BLOCK_SIZE), second)
+        assert piece.has_one_supplier is is_alone

@@ -37,7 +37,7 @@ def tables(session: Session, manager: DownloadManager) -> dict[str, int]:
         "addresses": swarm.pool.counts()[0],
         "greeting": len(session._listener._greeting),
         "slots taken": CONFIG.max_peers_total - session._slots._value,
-        "pieces' peers": len(manager.pieces._peers),
+        "pieces' peers": len(manager.pieces._book.peers),
         **{kind.__name__: alive.count(kind) for kind in (PeerConnection, Peer, PeerWriter)},
     }
 

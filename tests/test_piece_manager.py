@@ -18,9 +18,11 @@ from tests.support import FakeClock, payload
 from torrent_client.active_piece import ActivePiece
 from torrent_client.config import BLOCK_SIZE, Config
 from torrent_client.errors import ProtocolViolation
-from torrent_client.piece_manager import UNASKED_BLOCKS_TOLERATED, PieceHashes, PieceManager, PieceState, Received
+from torrent_client.piece_manager import PieceManager
 from torrent_client.piece_picker import PiecePicker, WantedPieces
+from torrent_client.piece_table import PieceHashes, PieceState
 from torrent_client.protocol.messages import Cancel, Piece, Request
+from torrent_client.request_book import UNASKED_BLOCKS_TOLERATED, Received
 from torrent_client.smart_ban import SmartBan
 
 MISSING, DOWNLOADING, VERIFYING, COMPLETE = PieceState
@@ -117,23 +119,23 @@ def check_books(manager: PieceManager) -> None:
     manager.check_invariants()
     states = manager.states()
     complete = bits(index for index, state in enumerate(states) if state == COMPLETE)
-    assert manager._lacking == bits(range(manager.piece_count)) & ~complete
-    assert manager._missing == bits(index for index, state in enumerate(states) if state == MISSING)
+    assert manager._table.lacking == bits(range(manager.piece_count)) & ~complete
+    assert manager._table.missing == bits(index for index, state in enumerate(states) if state == MISSING)
     assert manager.complete_bytes == sum(
         manager.piece_size(index) for index in range(len(states)) if complete >> index & 1
     )
-    assert len(manager._active) <= manager._max_active
+    assert len(manager._book.active) <= manager._block_picker.max_active
     for index in range(manager.piece_count):
-        assert manager.availability(index) == sum(peer.pieces >> index & 1 for peer in manager._peers.values())
-    for piece in manager._active.values():
+        assert manager.availability(index) == sum(peer.pieces >> index & 1 for peer in manager._book.peers.values())
+    for piece in manager._book.active.values():
         check_piece(manager, piece)
 
 
 def check_piece(manager: PieceManager, piece: ActivePiece) -> None:
     """Raise AssertionError unless every lacking block of a begun piece can still come, and is asked for once."""
-    first_number = piece.index * manager._blocks_per_piece
+    first_number = piece.index * manager._book.blocks_per_piece
     for block in range(piece.block_count):
-        asked = {key for key, peer in manager._peers.items() if first_number + block in peer.in_flight}
+        asked = {key for key, peer in manager._book.peers.items() if first_number + block in peer.in_flight}
         booked = {piece.requesters[block], piece.second_requesters.get(block)} - {None}
         if piece.received[block]:
             assert not asked
@@ -146,7 +148,7 @@ def check_piece(manager: PieceManager, piece: ActivePiece) -> None:
         if piece.owner is None:
             assert not piece.exclusive, "nobody may ever ask for the rest of it"
         else:
-            assert piece in manager._peers[piece.owner].own, "its owner does not know that there is a rest"
+            assert piece in manager._book.peers[piece.owner].own, "its owner does not know that there is a rest"
     if piece.remaining < piece.block_count:
         assert piece.buffer is not None
 
@@ -1030,7 +1032,7 @@ def disgrace(lab: Lab) -> None:
     """Let `a` and `b` fail a piece together, so that both are on parole."""
     lab.join("a", "b")
     first = lab.ask("a", depth=1)
-    second = lab.ask("b", depth=lab.manager._blocks_per_piece - 1)
+    second = lab.ask("b", depth=lab.manager._book.blocks_per_piece - 1)
     assert {request.piece_index for request in second} == {first[0].piece_index}
     lab.give("a", first)
     (piece,) = lab.give("b", second, corrupt=True).full
@@ -1071,7 +1073,7 @@ def test_a_suspect_stays_one_when_others_helped() -> None:
     assert taken != first
     lab.give("c", [taken])
     lab.keep(lab.give("a", [first]).full)
-    assert lab.manager._peers["a"].on_parole
+    assert lab.manager._book.peers["a"].on_parole
 
 
 @pytest.mark.parametrize(("rate", "asked"), [(3.0, 0), (3.1, 1)])
@@ -1102,7 +1104,7 @@ def test_a_suspect_can_finish_the_piece_that_it_had_to_drop(others: list[str]) -
     lab.keep(lab.give("a", lab.ask("a", depth=4)).full)
     assert lab.manager.is_complete
     assert lab.manager.wasted_bytes == wasted  # the block that had come already was its own
-    assert not lab.manager._peers["a"].on_parole
+    assert not lab.manager._book.peers["a"].on_parole
 
 
 def test_a_suspect_begins_anew_what_others_left_lying() -> None:
@@ -1200,7 +1202,7 @@ def test_buffers_are_taken_with_the_first_block_and_used_again() -> None:
     lab.join("a")
     buffers: list[object] = []
     while requests := lab.ask("a", depth=2):
-        assert lab.manager._active[requests[0].piece_index].buffer is None
+        assert lab.manager._book.active[requests[0].piece_index].buffer is None
         (piece,) = lab.give("a", requests).full
         assert piece.buffer is not None
         buffers.append(piece.buffer.obj)

@@ -84,6 +84,11 @@ class ActivePiece:
         assert self.buffer is not None
         return self.buffer[: self.length]
 
+    @property
+    def has_one_supplier(self) -> bool:
+        """Whether all blocks of a full piece came from one peer."""
+        return len(set(self.requesters)) == 1
+
     def block_length(self, block: int) -> int:
         """Return the bytes of a block: 16 KiB, but for the last; below 1 for a block that does not exist."""
         return min(BLOCK_SIZE, self.length - block * BLOCK_SIZE)
@@ -108,6 +113,10 @@ class ActivePiece:
         elif second is not None and second != peer:
             self.second_requesters[block] = second
         return False
+
+    def disown(self) -> None:
+        """Let whoever comes first finish the piece."""
+        self.owner, self.exclusive = None, False
 
     def workers(self) -> set[PeerKey | None]:
         """Return the owner and those who are asked for blocks, None among them for what nobody does."""

@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from torrent_client.piece_manager import PieceState
+from torrent_client.piece_table import PieceState
 from torrent_client.stats import PeerStats, TorrentState, TorrentStats
 from torrent_client.text import format_duration, format_rate, format_size, printable
 from torrent_client.views import chosen_files, is_over, percent_done, state_name

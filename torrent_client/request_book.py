@@ -1,0 +1,308 @@
+"""The book of requests: which peer was asked for which block, and what came of it.
+
+Two views of one fact, kept in step here and nowhere else:
+
+    PeerRecord A      in_flight {0, 1}    own [piece 0]        piece 0     block        0    1    2    3
+    PeerRecord B      in_flight {2}       own []                           asked of     A    A    B    -
+                                                                           received     .    x    .    .
+A block is
+  - *taken* by one peer, in the end game by a second one as well (`ask`, `ask_again`),
+  - *received* and stored, which *withdraws* it from whoever else was asked for it (`receive`),
+  - or *released*: rejected, timed out, or its peer left or choked us; then it can be taken again (`release`).
+
+A peer *owns* the pieces that it began: others help with them only when they have nothing better to do. A
+peer that got fewer requests than it could take is *hungry*; when blocks are released it is asked again.
+
+Whom to ask for what is not decided here, but in `block_picker`.
+
+Spec: BEP 3 (request, piece, cancel), BEP 6 (reject, allowed fast, suggest).
+Thread: the PieceManager's callers.
+Lock: none; used under the PieceManager's lock.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torrent_client.active_piece import ActivePiece, BufferPool, PeerKey
+from torrent_client.config import BLOCK_SIZE
+from torrent_client.errors import ProtocolViolation
+from torrent_client.piece_table import PieceState, PieceTable
+from torrent_client.protocol.messages import Cancel, Piece, Request
+
+UNASKED_BLOCKS_TOLERATED = 64
+"""Blocks that nobody asked for before a peer counts as hostile. Honest peers send a few: answers that
+crossed our `cancel`."""
+
+
+@dataclass(slots=True, eq=False)
+class PeerRecord:
+    """What we know of one peer."""
+
+    key: PeerKey
+    pieces: int = 0  # set of bits
+    in_flight: dict[int, float] = field(default_factory=dict)  # block number in the torrent: asked at
+    own: list[ActivePiece] = field(default_factory=list)  # begun by it, with blocks still to ask for
+    rate: float = 0.0  # bytes per second, of the last seconds
+    last_block: float = 0.0  # when a block came, or when it was first asked again
+    late_answers: int = UNASKED_BLOCKS_TOLERATED  # blocks it may still send unasked
+    on_parole: bool = False
+    is_snubbed: bool = False  # it kept us waiting for too long, and nothing came since
+    refused: int = 0  # set of bits: it rejected requests for them
+    allowed_fast: int = 0  # set of bits: it serves them even while it chokes us
+    suggested: int = 0  # set of bits: it has them at hand (BEP 6)
+    chokes: bool = False
+
+    @property
+    def servable(self) -> int:
+        """The pieces that it would send us now, as a set of bits."""
+        return self.pieces & self.allowed_fast if self.chokes else self.pieces & ~self.refused
+
+
+class Received(NamedTuple):
+    """What came of a batch of blocks.
+
+    `full` are the pieces that it completed, now VERIFYING and the caller's to verify; `cancels` are
+    requests to take back from other peers; `useful` is the bytes that were stored.
+    """
+
+    full: list[ActivePiece]
+    cancels: list[tuple[PeerKey, Cancel]]
+    useful: int
+
+
+class RequestBook:
+    """Keeps the peers, the pieces under way, and who was asked for which of their blocks.
+
+    Args:
+        table: the state of every piece, which follows what happens here.
+
+    Attributes:
+        peers: what we know of each connected peer.
+        active: pieces that are DOWNLOADING or VERIFYING.
+        open_pieces: those of them with blocks to ask for, the first begun first.
+        hungry: peers that got less than they could take, in their order.
+        blocks_per_piece: of every piece but the last; block b of piece i is number i * blocks_per_piece + b.
+        useful_bytes: of blocks that were stored.
+        wasted_bytes: of blocks that came twice or unasked, and of pieces that failed.
+    """
+
+    def __init__(self, table: PieceTable) -> None:
+        """Begin with no peers, and nothing under way."""
+        self._table = table
+        self._buffers = BufferPool(table.piece_length)
+        self.peers: dict[PeerKey, PeerRecord] = {}
+        self.active: dict[int, ActivePiece] = {}
+        self.open_pieces: dict[int, ActivePiece] = {}
+        self.hungry: dict[PeerKey, None] = {}
+        self.blocks_per_piece = -(-table.piece_length // BLOCK_SIZE)
+        self.useful_bytes = 0
+        self.wasted_bytes = 0
+
+    # --- pieces begin and end --------------------------------------------------------------------
+
+    def begin(self, index: int, peer: PeerRecord) -> ActivePiece:
+        """Make a MISSING piece DOWNLOADING and a peer its owner; the only one if the peer is on parole."""
+        piece = ActivePiece(index, self._table.piece_size(index), peer.key, exclusive=peer.on_parole)
+        self._table.begin(index)
+        self.active[index] = self.open_pieces[index] = piece
+        peer.own.append(piece)
+        return piece
+
+    def finish(self, index: int) -> None:
+        """Forget a piece that is on disk; trust a peer on parole again that brought the whole of it alone."""
+        piece = self.active.pop(index, None)
+        if piece is None:
+            return
+        self._release_buffer(piece)
+        if piece.has_one_supplier:
+            supplier = self.peers.get(piece.requesters[0])
+            if supplier:
+                supplier.on_parole = False
+
+    def abandon(self, piece: ActivePiece) -> None:
+        """Make a begun piece MISSING again, of which nobody owes us a block."""
+        del self.active[piece.index]
+        self.open_pieces.pop(piece.index, None)
+        self._release_buffer(piece)
+        self._table.give_up(piece.index)
+
+    def discard(self, piece: ActivePiece) -> None:
+        """Throw away what came of a piece that nobody works on."""
+        self.wasted_bytes += sum(piece.block_length(block) for block, here in enumerate(piece.received) if here)
+        self.abandon(piece)
+
+    def _release_buffer(self, piece: ActivePiece) -> None:
+        if piece.buffer is not None:
+            self._buffers.give_back(piece.buffer)
+            piece.buffer = None
+
+    # --- asking ----------------------------------------------------------------------------------
+
+    def ask(self, piece: ActivePiece, peer: PeerRecord, room: int, now: float, requests: list[Request]) -> None:
+        """Ask a peer for up to `room` blocks of a piece that nobody was asked for; add them to `requests`."""
+        key = peer.key
+        first_number = piece.index * self.blocks_per_piece
+        for _ in range(min(room, len(piece.unrequested))):
+            block = piece.unrequested.pop()
+            piece.requesters[block] = key
+            peer.in_flight[first_number + block] = now
+            requests.append(Request(piece.index, block * BLOCK_SIZE, piece.block_length(block)))
+        if not piece.unrequested:
+            self.open_pieces.pop(piece.index, None)
+
+    def ask_again(self, piece: ActivePiece, block: int, peer: PeerRecord, now: float) -> Request:
+        """Ask a second peer for a block that another one owes us: the end game."""
+        piece.second_requesters[block] = peer.key
+        peer.in_flight[piece.index * self.blocks_per_piece + block] = now
+        return Request(piece.index, block * BLOCK_SIZE, piece.block_length(block))
+
+    def take_hungry(self) -> list[PeerKey]:
+        """Return the hungry peers, once, if there may be something for them."""
+        if not self.hungry or not (self._table.missing & self._table.wanted or self.active):
+            return []
+        hungry = list(self.hungry)
+        self.hungry.clear()
+        return hungry
+
+    # --- receiving -------------------------------------------------------------------------------
+
+    def receive(self, peer: PeerRecord, blocks: Sequence[Piece], now: float) -> Received:
+        """Store the blocks of a batch that were lacking, and count the others.
+
+        Raises:
+            ProtocolViolation: a block outside the torrent, or too many that nobody asked for.
+        """
+        received = Received([], [], 0)
+        useful = wasted = 0
+        peer.last_block = now
+        peer.is_snubbed = False
+        try:
+            for index, begin, payload in blocks:
+                block = begin // BLOCK_SIZE
+                piece = self.active.get(index)
+                size = len(payload)
+                if piece is None or begin % BLOCK_SIZE or not size or size != piece.block_length(block):
+                    self._check_unasked(peer, index, begin, size)
+                    wasted += size
+                    continue
+                asked = peer.in_flight.pop(index * self.blocks_per_piece + block, None) is not None
+                if not asked:
+                    self._check_unasked(peer, index, begin, size)
+                if piece.received[block]:
+                    wasted += size
+                else:
+                    self._store(piece, block, payload, peer.key, asked, received)
+                    useful += size
+        except ProtocolViolation:
+            for piece in received.full:  # the caller gets the error alone: nobody would verify them
+                self.abandon(piece)
+                wasted += piece.length
+            raise
+        finally:
+            self.useful_bytes += useful
+            self.wasted_bytes += wasted
+        return received._replace(useful=useful)
+
+    def _store(
+        self, piece: ActivePiece, block: int, payload: memoryview | bytes, key: PeerKey, asked: bool, out: Received
+    ) -> None:
+        """Keep a block that was lacking; take it back from everybody else who was asked for it."""
+        if piece.buffer is None:
+            piece.buffer = self._buffers.take()
+        if not asked or piece.second_requesters:
+            self._withdraw(piece, block, key, out.cancels)
+        piece.store(block, payload, key)
+        if not piece.remaining:
+            self._table.fill(piece.index)
+            out.full.append(piece)
+
+    def _withdraw(
+        self, piece: ActivePiece, block: int, supplier: PeerKey, cancels: list[tuple[PeerKey, Cancel]]
+    ) -> None:
+        """Cancel a block with all who were asked for it, but for the peer that brought it."""
+        losers = {piece.requesters[block], piece.second_requesters.pop(block, None)} - {None, supplier}
+        for loser in losers:
+            self.peers[loser].in_flight.pop(piece.index * self.blocks_per_piece + block)
+            self.peers[loser].late_answers += 1
+            self.hungry[loser] = None  # no block of its own will remind the caller to ask it again
+            cancels.append((loser, Cancel(piece.index, block * BLOCK_SIZE, piece.block_length(block))))
+        if block in piece.unrequested:
+            piece.unrequested.remove(block)
+            if not piece.unrequested:
+                self.open_pieces.pop(piece.index, None)
+
+    def _check_unasked(self, peer: PeerRecord, index: int, begin: int, length: int) -> None:
+        """Count a block that is not in flight; a few are answers that crossed, many are an attack."""
+        if not 0 <= index < self._table.piece_count or begin + length > self._table.piece_size(index):
+            raise ProtocolViolation(f"a block outside the torrent: piece {index}, begin {begin}, {length} bytes")
+        peer.late_answers -= 1
+        if peer.late_answers < 0:
+            raise ProtocolViolation("it sends blocks that nobody asked for")
+
+    # --- releasing -------------------------------------------------------------------------------
+
+    def release(self, peer: PeerRecord, number: int) -> None:
+        """Give one block that a peer was asked for back."""
+        del peer.in_flight[number]
+        peer.late_answers += 1
+        index, block = divmod(number, self.blocks_per_piece)
+        piece = self.active[index]
+        if piece.give_up(block, peer.key):
+            self.open_pieces[index] = piece
+            piece.disown()
+
+    def release_all(self, peer: PeerRecord) -> None:
+        """Give all that a peer was asked for back, and with it the pieces that it owns."""
+        for number in list(reversed(peer.in_flight)):  # the block asked first lies on top again
+            self.release(peer, number)
+        self.disown_pieces(peer)
+
+    def disown_pieces(self, peer: PeerRecord) -> None:
+        """Let whoever comes first finish the pieces that a peer began."""
+        for piece in peer.own:
+            if piece.owner == peer.key:
+                piece.disown()
+        peer.own.clear()
+
+    def reject(self, peer: PeerRecord, index: int, begin: int) -> None:
+        """Give one block back that a peer refuses, and do not ask it for that piece until it unchokes us again."""
+        number = index * self.blocks_per_piece + begin // BLOCK_SIZE
+        if begin % BLOCK_SIZE == 0 and number in peer.in_flight:
+            self.release(peer, number)
+            peer.late_answers -= 1  # a rejected block does not come late
+            peer.refused |= 1 << index
+            peer.allowed_fast &= ~(1 << index)
+
+    def remove_peer(self, key: PeerKey) -> PeerRecord | None:
+        """Forget a peer, if it is known, and give back what it was asked for; return what was known of it."""
+        peer = self.peers.pop(key, None)
+        if peer is None:
+            return None
+        self.release_all(peer)
+        self.hungry.pop(key, None)
+        for piece in self.active.values():
+            if piece.owner == key:
+                piece.disown()
+        return peer
+
+    # --- checking --------------------------------------------------------------------------------
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError unless pieces, peers and the table tell the same story."""
+        under_way = self._table.under_way()
+        assert set(under_way) == set(self.active)
+        assert set(self.open_pieces) <= set(self.active)
+        for index, piece in self.active.items():
+            assert (under_way[index] == PieceState.VERIFYING) == (piece.remaining == 0)
+            assert (index in self.open_pieces) == bool(piece.unrequested)
+            assert piece.remaining == piece.block_count - sum(piece.received)
+            assert len(set(piece.unrequested)) == len(piece.unrequested)
+            for block in piece.unrequested:
+                assert not piece.received[block]
+                assert piece.requesters[block] is None
+        for key, peer in self.peers.items():
+            for number in peer.in_flight:
+                index, block = divmod(number, self.blocks_per_piece)
+                piece = self.active[index]
+                assert key in (piece.requesters[block], piece.second_requesters.get(block))
