@@ -273,7 +273,7 @@ def test_any_error_is_a_failure_of_that_tracker(
 def test_an_error_of_ours_with_the_peers_does_not_end_announcing(trackers: list[FakeTracker], clock: FakeClock) -> None:
     """The tracker has accepted the event, and is not told again."""
     rig = Rig([trackers[:1]], clock)
-    rig.announcer._on_peers = lambda peers: 1 / 0  # type: ignore[assignment,return-value]
+    rig.announcer._on_peers = lambda _: 1 / 0  # type: ignore[assignment,return-value]
     rig.run(20)
     assert trackers[0].events == ["started", None]
 

@@ -62,24 +62,21 @@ def test_a_hostile_tracker_cannot_fill_the_memory(pool: PeerPool) -> None:
 
 def test_a_full_pool_makes_room_for_new_addresses(pool: PeerPool) -> None:
     """The one that failed most often goes first; those in use and those never tried stay."""
-    addresses = [A._replace(port=port) for port in range(1, 6)]
-    one, two, connected, untried, last = addresses
-    pool.add([one, two, connected, last], "tracker")
-    for now, failing in ((0.0, [one, two, last]), (1000.0, [one, two, last]), (2000.0, [two])):
-        assert set(due(pool, now)) <= set(addresses)
-        for address in failing:
-            pool.ended(address, now, useful=False)
-    pool.ended(last, 2000.0, useful=True)  # soon again, but after those that fail
-    pool.add([untried], "tracker")
-    assert pool.add([B, two, C], "pex") == 2
+    once, twice, connected, untried, waiting = (A._replace(port=port) for port in range(1, 6))
+    pool.add([twice, once, connected], "tracker")
+    due(pool, now=0.0)
+    pool.ended(twice, 0.0, useful=False)
+    pool.ended(once, 0.0, useful=False)
+    assert pool.next_to_dial(10.0) == twice
+    pool.ended(twice, 10.0, useful=False)
+    pool.add([untried, waiting], "tracker")
+    assert pool.add([B, twice], "pex") == 1
+    assert (pool.source(twice), pool.source(once)) == ("incoming", "tracker")
+    assert pool.add([twice, C], "pex") == 1
+    assert pool.source(once) == "incoming"
     assert pool.counts() == (5, 0)
-    assert [pool.source(address) for address in (one, two, connected, untried)] == [
-        "incoming",
-        "incoming",
-        "tracker",
-        "tracker",
-    ]
-    assert set(due(pool, now=1e6)) == {untried, B, C, last}
+    assert due(pool, now=0.0) == [untried, waiting, B, twice]
+    assert due(pool, now=1e6) == []
 
 
 def test_banned_addresses_do_not_fill_the_pool_for_ever(pool: PeerPool) -> None:

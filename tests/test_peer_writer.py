@@ -281,12 +281,8 @@ class TrickleReader:
 
     def __init__(self) -> None:
         self.calls = 0
-        self.writer = PeerWriter(self, block, self.failed, Config())  # type: ignore[arg-type]
         self.failures: list[str] = []
-
-    def failed(self, reason: str) -> None:
-        """Take note of a failure."""
-        self.failures.append(reason)
+        self.writer = PeerWriter(self, block, self.failures.append, Config())  # type: ignore[arg-type]
 
     def sendmsg(self, _buffers: list[memoryview]) -> int:
         """Take one byte; end the test after many."""
@@ -305,7 +301,7 @@ def test_a_peer_that_makes_us_talk_and_reads_in_a_trickle_is_given_up(monkeypatc
     trickle.writer.send(Have(0).encode())
     trickle.writer._run()
     assert trickle.failures == ["it makes us answer faster than it reads"]
-    assert trickle.calls < 20
+    assert trickle.calls < 50
 
 
 class FastReader:

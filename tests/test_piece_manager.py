@@ -1892,3 +1892,18 @@ def test_choosing_among_100_000_pieces_takes_microseconds() -> None:
 def bits_of_every(count: int, step: int, offset: int) -> int:
     """Return the set of every `step`-th piece from `offset` on."""
     return int("".join("1" if index % step == offset % step else "0" for index in range(count))[::-1], 2)
+
+
+def test_a_refused_piece_is_asked_for_again_after_a_while() -> None:
+    """The peer's queue may have been full for a moment; with one seed, never to ask again is to stall."""
+    manager = PieceManager(bytes(20), BLOCK_SIZE, BLOCK_SIZE, Config(), Random(1))
+    manager.add_peer("seed")
+    manager.peer_has_all("seed", 1)
+    (request,) = manager.next_requests("seed", 8, 0.0)
+    manager.request_rejected("seed", request.piece_index, request.begin)
+    assert manager.next_requests("seed", 8, 1.0) == []
+    manager.take_hungry()
+    manager.stalled_peers(1.0)
+    manager.stalled_peers(1.0 + Config().request_timeout)
+    assert manager.take_hungry() == ["seed"]
+    assert manager.next_requests("seed", 8, 30.0) == [request]

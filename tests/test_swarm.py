@@ -273,14 +273,14 @@ def test_a_shortage_of_threads_costs_no_place(
     free = rig.swarm._slots._value
     submit = rig.swarm._workers.submit
 
-    def failing(*work: Any) -> None:
+    def failing(*work: object) -> None:
         if runs:
-            submit(*work).result(10)
+            submit(*work).result(10)  # type: ignore[arg-type]
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
         patch.setattr(rig.swarm._workers, "submit", failing)
-        rig.swarm.add_addresses([closed_port()], "test")
+        rig.swarm.add_addresses([PeerAddress(LOOPBACK, closed_port())], "test")
     assert rig.swarm.connecting == 0
     assert rig.swarm._slots._value == free
     with serving(friendly("a")) as [server]:
@@ -292,7 +292,7 @@ def test_a_worker_of_a_connection_that_was_given_up_gives_no_second_place_back(s
     """A thread that ends lets another take the queued work after all."""
     rig = start()
     free = rig.swarm._slots._value
-    connection = rig.new_connection(closed_port(), None, None)
+    connection = rig.new_connection(PeerAddress(LOOPBACK, closed_port()), None, None)
     connection.close("no worker")
     rig.swarm._run_peer(connection)
     assert rig.swarm._slots._value == free

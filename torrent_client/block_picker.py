@@ -224,6 +224,8 @@ class BlockPicker:
         hungry = self._book.hungry
         stalled = []
         for key, peer in self._book.peers.items():
+            if peer.refused:
+                self._forgive(peer, now)
             if not peer.in_flight:
                 continue
             if now - peer.last_block > timeout:
@@ -238,3 +240,11 @@ class BlockPicker:
             if now - asked > 3 * timeout + 2 * queue_time:
                 self._book.release(peer, oldest)
         return stalled
+
+    def _forgive(self, peer: PeerRecord, now: float) -> None:
+        """Ask a peer again, after a while, for what it refused: its queue may have been full, or its disk."""
+        if not peer.forgive_at:
+            peer.forgive_at = now + self._config.request_timeout
+        elif now >= peer.forgive_at:
+            peer.refused, peer.forgive_at = 0, 0.0
+            self._book.hungry[peer.key] = None

@@ -256,7 +256,7 @@ class PeerWriter:
 
     def _send_all(self, buffers: list[bytes]) -> None:
         """Send buffers, in one system call if the kernel takes them all."""
-        views = deque(map(memoryview, buffers))
+        views = deque(memoryview(buffer) for buffer in buffers)
         last_progress = time.monotonic()
         while views:
             if self._overflow:  # whether it reads nothing or a byte now and then

@@ -166,6 +166,8 @@ class PieceManager:
         with self._lock:
             record = self._book.peers[peer]
             new = pieces & ~record.pieces
+            if not new:
+                return False
             record.pieces |= new
             self._piece_picker.add(new)
             return self._table.needs(new)

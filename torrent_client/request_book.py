@@ -48,7 +48,8 @@ class PeerRecord:
     late_answers: int = UNASKED_BLOCKS_TOLERATED  # blocks it may still send unasked
     on_parole: bool = False
     is_snubbed: bool = False  # it kept us waiting for too long, and nothing came since
-    refused: int = 0  # set of bits: it rejected requests for them
+    refused: int = 0  # set of bits: it rejected requests for them lately
+    forgive_at: float = 0.0  # when to ask for those again; 0 until the next tick sets it
     allowed_fast: int = 0  # set of bits: it serves them even while it chokes us
     suggested: int = 0  # set of bits: it has them at hand (BEP 6)
     chokes: bool = False
@@ -266,7 +267,7 @@ class RequestBook:
         peer.own.clear()
 
     def reject(self, peer: PeerRecord, index: int, begin: int) -> None:
-        """Give one block back that a peer refuses, and do not ask it for that piece until it unchokes us again."""
+        """Give one block back that a peer refuses, and do not ask it for that piece for a while, or until it unchokes us again."""
         number = index * self.blocks_per_piece + begin // BLOCK_SIZE
         if begin % BLOCK_SIZE == 0 and number in peer.in_flight:
             self.release(peer, number)
