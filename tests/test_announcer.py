@@ -501,6 +501,17 @@ def test_goodbyes_share_one_time_limit(trackers: list[FakeTracker], clock: FakeC
     assert "stopped" not in trackers[2].events
 
 
+def test_completed_and_stopped_share_one_time_limit(trackers: list[FakeTracker], clock: FakeClock) -> None:
+    """What telling of the completion took, the goodbye does not get."""
+    rig = Rig([trackers[:1]], clock)
+    rig.run(10)
+    rig.announcer.completed()
+    trackers[0].during = lambda: clock.advance(0.3)
+    rig.announcer._say_stopped()
+    assert trackers[0].events == ["started", "completed", "stopped"]
+    assert [announce.time_limit for announce in trackers[0].log[1:]] == [0.5, pytest.approx(0.2)]
+
+
 def test_a_tracker_that_hangs_does_not_hold_up_the_end(trackers: list[FakeTracker], clock: FakeClock) -> None:
     """`finish_stop` waits as long as stopping may take and no longer; the thread ends when it can."""
     release = threading.Event()

@@ -22,9 +22,10 @@ _TABLE = """
 2  torrent_parser tracker_client file_selection part_file storage torrent_creator local_tracker peer_writer
    peer_connection peer_pool announcer smart_ban stats
 3  piece_manager resume hash_check peer
-4  swarm conversation download_manager listener session
+4  swarm conversation piece_verifier download_manager listener session
 5  views display
-   cli.exit_codes cli.arguments cli.keyboard cli.completion cli.create cli.info cli.get cli.demo cli.seed cli.verify cli.main
+   cli.exit_codes cli.arguments cli.keyboard cli.completion
+   cli.create cli.info cli.get cli.demo cli.seed cli.verify cli.main
 """
 FLOORS = [floor.split() for floor in re.split(r"\n\d", _TABLE)[1:]]
 """The modules, lowest floor first. A module may import what stands before it: on a lower floor, or further to
@@ -48,7 +49,7 @@ NO_SPEC = {
 MAX_MODULE_LINES = 650
 MAX_FUNCTION_LINES = 60
 LONGER = {
-    "download_manager.DownloadManager.__init__": 75,  # puts all parts together, one after the other
+    "download_manager.DownloadManager.__init__": 80,  # puts all parts together, one after the other
 }
 """What may be longer, and how long. A limit that is no longer needed fails as well."""
 

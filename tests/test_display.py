@@ -12,7 +12,7 @@ from rich.console import Console
 from tests.support import FakeClock
 from torrent_client.announcer import TrackerStatus
 from torrent_client.display import PEERS_SHOWN, TRACKERS_SHOWN, LiveView, overview, picture, piece_map
-from torrent_client.piece_manager import PieceState
+from torrent_client.piece_table import PieceState
 from torrent_client.stats import PeerStats, TorrentState, TorrentStats
 from torrent_client.text import format_rate
 from torrent_client.views import LINE_INTERVAL, LineView, SilentView, summary_line
@@ -266,10 +266,11 @@ def test_lines_come_at_an_interval_and_at_changes(clock: FakeClock) -> None:
             view.show(snapshot())
             clock.advance(LINE_INTERVAL / 10)
         assert len(output.getvalue().splitlines()) == 3
+        view.show(snapshot(state=TorrentState.COMPLETE))
         view.show(snapshot(state=TorrentState.ERROR, error="the disk is full"))
     lines = output.getvalue().splitlines()
-    assert len(lines) == 4
-    assert ": error, " in lines[-1]
+    assert len(lines) == 4  # the error is told at the end, once
+    assert ": complete, " in lines[-1]
 
 
 def test_the_silent_view_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -695,6 +695,19 @@ def test_every_block_gives_a_peer_more_time() -> None:
     assert lab.manager.stalled_peers(lab.clock()) == ["a"]
 
 
+def test_asking_for_more_gives_a_silent_peer_no_more_time() -> None:
+    """A peer with room in its pipeline is asked every second: that must not look like life."""
+    lab = Lab(pieces=9, blocks=1)
+    lab.join("a", pieces=[0])
+    lab.ask("a", depth=4)
+    for index in range(1, 5):
+        lab.clock.advance(5.0)
+        lab.manager.peer_has("a", index)
+        lab.ask("a", depth=9)
+    lab.clock.advance(0.1)
+    assert lab.manager.stalled_peers(lab.clock()) == ["a"]
+
+
 def test_a_peer_that_skips_a_block_loses_that_block_alone() -> None:
     """It keeps sending, so that it is not snubbed; but the block that it passed over is asked of another."""
     lab = Lab(pieces=9, blocks=4)
@@ -720,11 +733,13 @@ def test_a_peer_that_chokes_us_is_asked_for_nothing_that_is_lost() -> None:
     lab = Lab(pieces=1, blocks=4)
     lab.join("a", "b")
     requests = lab.ask("a")
-    lab.manager.release_requests("a")
+    lab.manager.peer_choked("a", keeps_requests=False)
     check_books(lab.manager)
     assert lab.manager.peer_progress("a") == (1, 0)
+    assert lab.ask("a") == []
     assert lab.give("a", requests[:1]).useful == BLOCK_SIZE
     others = lab.ask("b", depth=2)
+    lab.manager.peer_unchoked("a")
     rest = lab.ask("a")
     assert sorted([*others, *rest]) == requests[1:]
 
@@ -1107,6 +1122,19 @@ def test_a_suspect_can_finish_the_piece_that_it_had_to_drop(others: list[str]) -
     assert not lab.manager._book.peers["a"].on_parole
 
 
+def test_a_piece_that_a_suspect_goes_on_with_is_its_alone() -> None:
+    """As if it had never dropped it."""
+    lab = Lab(pieces=1, blocks=4)
+    disgrace(lab)
+    lab.give("a", lab.ask("a", depth=1))
+    lab.manager.release_requests("a")
+    lab.join("c")
+    assert len(lab.ask("a", depth=1)) == 1
+    check_books(lab.manager)
+    assert lab.ask("c") == []
+    assert lab.ask("b") == []
+
+
 def test_a_suspect_begins_anew_what_others_left_lying() -> None:
     """Their blocks are thrown away: a piece of mixed blocks that fails again would convict nobody."""
     lab = Lab(pieces=1, blocks=4)
@@ -1132,6 +1160,7 @@ def test_a_suspect_takes_a_piece_from_a_peer_that_keeps_us_waiting() -> None:
     lab.ask("mute", depth=4)
     lab.clock.advance(20.1)
     assert lab.manager.stalled_peers(lab.clock()) == ["mute"]
+    assert "mute" in lab.manager.take_hungry()
     assert len(lab.ask("mute", depth=1)) == 1  # snubbed, but it was asked before the others
     requests = lab.ask("a")
     assert blocks_of(requests) == [(0, 0), (0, 1), (0, 2), (0, 3)]
@@ -1221,6 +1250,7 @@ def test_pieces_that_nobody_can_finish_do_not_use_up_the_budget() -> None:
     lab.manager.remove_peer("a")
     lab.join("b", pieces=range(4, 9))
     requests = lab.ask("b", depth=2)
+    assert len(requests) == 2
     assert lab.states()[:4] == [DOWNLOADING, DOWNLOADING, MISSING, DOWNLOADING]  # the one with the least
     assert lab.manager.wasted_bytes == 0  # nothing had come of it
     requests += lab.ask("b", depth=4)

@@ -109,12 +109,12 @@ def test_the_tracker_that_is_asked_next_tells_what_is_wrong() -> None:
         tracker("b", "failing", 17.6, "no answer in time"),
         tracker("c", "working", 30.0),
     )
-    assert reason(trackers=trackers) == "no peers: http://b/announce says: no answer in time; asking again in 18 s"
+    assert reason(trackers=trackers) == "no peers from http://b/announce: no answer in time; asking again in 18 s"
 
 
 def test_a_tracker_without_peers_and_without_error_knows_nobody() -> None:
     """The torrent is dead, or young."""
-    told = "no peers: the tracker knows of nobody else; asking again in 60 s"
+    told = "no peers: the tracker knows of nobody else; asking again in 1 min 0 s"
     assert reason(trackers=(tracker("a"),)) == told
 
 

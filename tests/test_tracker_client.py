@@ -358,7 +358,7 @@ def test_a_refusal_with_an_error_code_is_told() -> None:
         (b"HTTP/1.1 503 \x1b[2J\r\n\r\n", "HTTP 503"),
         (b"HTTP/1.1 302 Found\r\n\r\n", "HTTP 302"),
         (ok(b""), "no tracker's"),
-        (ok(b"<html>Welcome</html>"), "no tracker's: '<html>Welcome</html>'"),
+        (ok(b"<html>Welcome</html>"), "a web page"),
         (ok(b"le"), "no dictionary"),
         (ok(EMPTY + b"x"), "no tracker's"),
         (b"", "hung up"),

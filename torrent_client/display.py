@@ -110,7 +110,7 @@ def overview(snapshots: Sequence[TorrentStats], height: int) -> RenderableType:
     if len(shown) > room:  # those that still do something come first, and the last line counts the others
         shown = sorted(snapshots, key=is_over)[: max(1, room - 1)]
     table = Table(box=None, expand=True, header_style="dim", padding=(0, 1), pad_edge=False)
-    table.add_column("torrent", no_wrap=True, ratio=3)
+    table.add_column("torrent", no_wrap=True, ratio=3, min_width=12)
     table.add_column("state", no_wrap=True)
     table.add_column("", no_wrap=True, ratio=2)
     for heading in ("done", "↓", "↑", "ratio", "peers", "left"):

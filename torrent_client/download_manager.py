@@ -50,13 +50,13 @@ from torrent_client.peer import Peer
 from torrent_client.peer_connection import PeerConnection
 from torrent_client.piece_manager import PieceManager
 from torrent_client.piece_picker import WantedPieces
+from torrent_client.piece_verifier import PieceVerifier, VerifierCallbacks
 from torrent_client.protocol import messages
 from torrent_client.rate_limiter import Limits
 from torrent_client.resume import ResumeFile, format_ranges
 from torrent_client.seeding_goals import SeedingGoals, share_ratio
-from torrent_client.smart_ban import SmartBan
 from torrent_client.speed_meter import SpeedMeter
-from torrent_client.stats import TorrentState, TorrentStats, waiting_reason
+from torrent_client.stats import TorrentState, TorrentStats, seeding_reason, waiting_reason
 from torrent_client.storage import Storage
 from torrent_client.swarm import PeerCallbacks, Swarm
 from torrent_client.torrent_parser import TorrentFile
@@ -164,7 +164,7 @@ class DownloadManager:
             torrent.info_hash,
             self.pieces,
             self._connected,
-            self._verify_soon,
+            self._verify,
             self._attention.set,
             port,
             config,
@@ -174,6 +174,12 @@ class DownloadManager:
         )
         callbacks = PeerCallbacks(self.conversation.joined, self.conversation.received, self.conversation.left)
         self.swarm: Swarm = Swarm(peer_id, config, callbacks, self._new_connection, clock, slots)
+        self._verifier = PieceVerifier(
+            self.pieces,
+            self.storage,
+            VerifierCallbacks(self._on_good_piece, self.swarm.ban, self._complete, self._fail),
+            max(1, config.verifier_backlog // torrent.piece_length),
+        )
         key = rng.getrandbits(32)
         clients = [
             [TrackerClient(url, torrent.info_hash, peer_id, port, key=key, config=config) for url in tier]
@@ -185,9 +191,6 @@ class DownloadManager:
         state_directory = options.state_directory
         self._resume = ResumeFile(state_directory, torrent, options.output) if state_directory else None
         self._resume_error: str | None = None
-        self._smart_ban = SmartBan()
-        self._verifier = ThreadPoolExecutor(1, thread_name_prefix="verifier")
-        self._verifier_slots = BoundedSemaphore(max(1, config.verifier_backlog // torrent.piece_length))
         self._housekeeping = Thread(target=self._run, name="housekeeping", daemon=True)
         self._state = TorrentState.STARTING
         self._error: TorrentError | None = None
@@ -205,7 +208,6 @@ class DownloadManager:
         self._is_prepared = False  # it is known what is on disk, so that there is something to save
         self._is_ending = False  # `stop` was called, and saves itself
         self._saved: tuple[int, int] | None = None  # pieces and bytes sent, as saved last
-        self._dirty = False  # pieces were written since the last save
         self.goal_reached: str | None = None  # which seeding goal, in words
 
     # --- life ------------------------------------------------------------------------------------------
@@ -266,7 +268,7 @@ class DownloadManager:
         if self._housekeeping.ident is not None:
             self._housekeeping.join(_left(deadline))
         self.swarm.join(_left(deadline))
-        self._verifier.shutdown(wait=True)
+        self._verifier.finish()
         if self._is_prepared:  # else not all is known that is on disk
             self._save_state(synced=self._sync(_left(deadline)))
         self.storage.close()
@@ -332,10 +334,12 @@ class DownloadManager:
             self.pieces.mark_complete(index)
         if not self.options.read_only:
             self.storage.check_free_space(self.storage.bytes_to_allocate())
-            self.storage.preallocate(stopped=self._stopping.is_set)
-            self.storage.remove_empty_part_file()
         if doubtful:
             self._check(doubtful)
+        if not self.options.read_only and not self._stopping.is_set():
+            self._set_strangers_aside(doubtful)
+            self.storage.preallocate(stopped=self._stopping.is_set)
+            self.storage.remove_empty_part_file()
         if self.options.read_only and not self.pieces.is_complete and not self._stopping.is_set():
             raise DataIncomplete(self._what_is_missing())
         for file in self.storage.oversized():
@@ -349,6 +353,17 @@ class DownloadManager:
             if self.pieces.is_done:
                 self._complete()
 
+    def _set_strangers_aside(self, doubtful: Bitfield) -> None:
+        """Rename files that only happen to have our files' names: not one of their pieces is good."""
+        good = self.pieces.bitfield.bits
+        for file in self.torrent.files:
+            indices = self.storage.pieces_of(file)
+            pieces = (1 << indices.stop) - (1 << indices.start)
+            if pieces & doubtful.bits and not pieces & good:
+                kept = self.storage.set_aside(file)
+                if kept:
+                    logger.warning("%s was there and is something else; it is kept as %s", file.path, kept.name)
+
     def _check(self, doubtful: Bitfield) -> None:
         """Hash pieces that may be on disk."""
         self._state = TorrentState.CHECKING
@@ -360,7 +375,6 @@ class DownloadManager:
 
         with ThreadPoolExecutor(min(CHECKS_AT_ONCE, os.cpu_count() or 1), thread_name_prefix="check") as executor:
             check_pieces(self.pieces, self.storage, doubtful, executor, on_checked, self._stopping.is_set)
-        self._dirty = True
 
     def _tick_until_stopped(self) -> None:
         """Dial, measure, time out and save, at their intervals."""
@@ -435,7 +449,7 @@ class DownloadManager:
         """Return how much of the data that is only to be served is not good."""
         good = self.pieces.bitfield
         missing = Bitfield(self.torrent.piece_count, Bitfield.full(self.torrent.piece_count).bits & ~good.bits)
-        place = self.storage.path(self.torrent.files[0]) if len(self.torrent.files) == 1 else self.options.output
+        place = self.storage.root / self.torrent.files[0].path.parts[0]
         return (
             f"the data in {place} is not complete: {len(good):,} of {self.torrent.piece_count:,} pieces are good; "
             f"missing or bad: {format_ranges(missing)}"
@@ -488,17 +502,19 @@ class DownloadManager:
 
     def _sync(self, limit: float) -> bool:
         """Bring the files to the disk itself, if that takes no longer than `limit` seconds; tell whether."""
-        thread = Thread(target=self._try_sync, name="sync", daemon=True)
+        synced = Event()
+
+        def sync() -> None:
+            try:
+                self.storage.sync()
+                synced.set()
+            except StorageError as error:
+                logger.warning("%s", error)
+
+        thread = Thread(target=sync, name="sync", daemon=True)
         thread.start()
         thread.join(limit)
-        return not thread.is_alive() and not self._dirty
-
-    def _try_sync(self) -> None:
-        try:
-            self.storage.sync()
-            self._dirty = False
-        except StorageError as error:
-            logger.warning("%s", error)
+        return synced.is_set()
 
     # --- peers -------------------------------------------------------------------------------------------
 
@@ -524,52 +540,16 @@ class DownloadManager:
 
     # --- pieces ------------------------------------------------------------------------------------------
 
-    def _verify_soon(self, piece: ActivePiece) -> None:
-        """Hand a full piece to the verifier; when that is busy, verify it here, which slows this peer down."""
-        if self._verifier_slots.acquire(blocking=False):
-            future = self._verifier.submit(self._finish_piece, piece)
-            future.add_done_callback(lambda _: self._verifier_slots.release())
-        else:
-            self._finish_piece(piece)
+    # --- pieces ------------------------------------------------------------------------------------------
 
-    def _finish_piece(self, piece: ActivePiece) -> None:
-        """Verify a full piece, write it, tell the swarm: a verifier's whole job, and its error boundary."""
-        try:
-            if self.pieces.verify_piece(piece.index, piece.data):
-                self._keep_piece(piece)
-            else:
-                self._reject_piece(piece)
-            self.conversation.feed_hungry(self._clock())
-        except StorageError as error:
-            self.pieces.mark_failed(piece.index, was_bad=False)
-            self._fail(error)
-        except Exception as error:
-            logger.exception("a verifier failed")
-            self._fail(TorrentError(f"internal error: {error!r}; -v with --log-file FILE tells more"))
+    def _verify(self, piece: ActivePiece) -> None:
+        self._verifier.verify(piece)
 
-    def _keep_piece(self, piece: ActivePiece) -> None:
-        """Write a good piece and announce it to those who lack it."""
-        self.storage.write_piece(piece.index, piece.data)
-        self._dirty = True
-        guilty = self._smart_ban.convict(piece.index, [block for _, block in piece.suppliers()])
-        was_last = self.pieces.mark_complete(piece.index)
-        self.swarm.ban(guilty, f"it sent bad blocks of piece {piece.index}")
-        self.conversation.announce_piece(piece.index)
-        if was_last:
-            self._complete()
-
-    def _reject_piece(self, piece: ActivePiece) -> None:
-        """A bad hash: ban the only supplier, or suspect all until the smart ban knows better."""
-        suppliers = {peer for peer in piece.requesters if isinstance(peer, Peer)}
-        logger.warning("piece %d failed its hash; %d supplier(s)", piece.index, len(suppliers))
-        if len(suppliers) == 1:
-            self.pieces.mark_failed(piece.index)
-            addresses = {peer.connection.address for peer in suppliers}
-            self.swarm.ban(addresses, f"it alone sent piece {piece.index}, which is bad")
-        else:
-            blocks = [(peer.connection.address, block) for peer, block in piece.suppliers() if isinstance(peer, Peer)]
-            self._smart_ban.remember(piece.index, blocks)
-            self.pieces.mark_failed(piece.index, suppliers)
+    def _on_good_piece(self, index: int | None) -> None:
+        """Tell those who lack it of a new piece (None: it was bad), and ask those who had nothing to do."""
+        if index is not None:
+            self.conversation.announce_piece(index)
+        self.conversation.feed_hungry(self._clock())
 
     # --- uploading ---------------------------------------------------------------------------------------
 
@@ -610,6 +590,8 @@ class DownloadManager:
             waiting_for = waiting_reason(peers, trackers, connecting, known, next_dial_in, now)
             if self.swarm.is_held_back and not peers:
                 waiting_for = f"all {self._config.max_peers_total:,} connections are in use by other torrents"
+        elif self._state is TorrentState.COMPLETE and self.options.seed and not peers and not self._stopping.is_set():
+            waiting_for = seeding_reason(trackers, self._port)
         return TorrentStats(
             name=self.torrent.name,
             info_hash=self.torrent.info_hash.hex(),

@@ -267,7 +267,7 @@ class RequestBook:
         peer.own.clear()
 
     def reject(self, peer: PeerRecord, index: int, begin: int) -> None:
-        """Give one block back that a peer refuses, and do not ask it for that piece for a while, or until it unchokes us again."""
+        """Give one block back that a peer refuses; that piece is not asked of it for a while, or until an unchoke."""
         number = index * self.blocks_per_piece + begin // BLOCK_SIZE
         if begin % BLOCK_SIZE == 0 and number in peer.in_flight:
             self.release(peer, number)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from torrent_client.announcer import TrackerStatus
+from torrent_client.text import format_duration
 
 
 class TorrentState(StrEnum):
@@ -132,7 +133,7 @@ def waiting_reason(
     if connecting:
         return f"connecting to {_count(connecting, 'peer')}"
     if known_peers and next_dial_in is not None:
-        tries = f"trying again in {max(0, next_dial_in):.0f} s"
+        tries = f"trying again in {format_duration(max(0.0, next_dial_in))}"
         return f"none of {_count(known_peers, 'known peer')} could be reached; {tries}"
     asking = [tracker for tracker in trackers if tracker.state == "asking" or not tracker.next_announce]
     if asking:
@@ -140,10 +141,24 @@ def waiting_reason(
     if not trackers:
         return "no peers: the torrent names no tracker, and none were given with --peer"
     soonest = min(trackers, key=lambda tracker: tracker.next_announce)
-    wait = f"asking again in {max(0.0, soonest.next_announce - now):.0f} s"
+    wait = f"asking again in {format_duration(max(0.0, soonest.next_announce - now))}"
     if soonest.error:
-        return f"no peers: {soonest.url} says: {soonest.error}; {wait}"
+        return f"no peers from {soonest.url}: {soonest.error}; {wait}"
     return f"no peers: the tracker knows of nobody else; {wait}"
+
+
+def seeding_reason(trackers: tuple[TrackerStatus, ...], port: int) -> str:
+    """Return why a seed without peers has none.
+
+    Args:
+        trackers: all of them.
+        port: TCP port that we listen on.
+    """
+    if any(tracker.state == "working" for tracker in trackers):
+        return f"nobody has asked for anything yet; listening on port {port}"
+    if not trackers:
+        return f"no tracker tells others of us: they need our address, with port {port}"
+    return f"no tracker has answered yet, so that nobody knows of us; listening on port {port}"
 
 
 def _waiting_for_peers(peers: tuple[PeerStats, ...]) -> str:

@@ -273,6 +273,32 @@ class Storage:
             return None
         return FileStamp(status.st_size, status.st_mtime_ns)
 
+    def set_aside(self, file: FileEntry) -> Path | None:
+        """Rename a wanted file that is there and has contents; return its new place, None if there is none.
+
+        Raises:
+            StorageError: it cannot be renamed.
+        """
+        path = self.path(file)
+        if file.is_padding or not self._wanted[self.files.index(file)]:
+            return None
+        with _translated("rename", path):
+            try:
+                status = os.lstat(path)
+            except FileNotFoundError:
+                return None
+            if not stat.S_ISREG(status.st_mode) or not status.st_size or not status.st_blocks:
+                return None  # nothing, or space that another client has set aside
+            number = 1
+            while (kept := path.with_name(f"{path.name}.old{number}")).exists():
+                number += 1
+            path.rename(kept)
+        with self._files_lock:
+            handle = self._handles.pop(self.files.index(file), None)
+        if handle:
+            os.close(handle.descriptor)
+        return kept
+
     def stamps(self) -> dict[str, FileStamp]:
         """Return each file's stamp, by its path, as it was after we had last written to it.
 

@@ -125,8 +125,13 @@ class TorrentFile:
         Raises:
             MetainfoError: it is no torrent that we can download; names the field.
         """
+        if not data:
+            raise MetainfoError("not a .torrent file: it is empty")
         if len(data) > MAX_TORRENT_SIZE:
             raise MetainfoError(f"larger than {MAX_TORRENT_SIZE:,} bytes: surely not a .torrent file")
+        for beginning, what in _OTHER_FILES.items():
+            if data.lstrip()[: len(beginning)].lower() == beginning:
+                raise MetainfoError(f"not a .torrent file: it is {what}")
         try:
             root, spans = bencode_decode_spans(data)
         except BencodeError as error:
@@ -166,6 +171,15 @@ class TorrentFile:
         """
         files = (replace(file, path=PurePosixPath(name, *file.path.parts[1:])) for file in self.files)
         return replace(self, files=tuple(files))
+
+
+_OTHER_FILES: Final = {
+    b"<": "a web page",
+    b"\x1f\x8b": "compressed; unpack it with gunzip",
+    b"pk\x03\x04": "a zip archive; unpack it",
+    b"magnet:": "a magnet link",
+}
+"""What people take for a torrent, by its first bytes."""
 
 
 class _Reader:

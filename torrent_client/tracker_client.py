@@ -214,7 +214,8 @@ def parse_announce(body: bytes) -> AnnounceResponse:
     try:
         answer = bencode_decode(body)
     except BencodeError as error:
-        raise TrackerError(f"the answer is no tracker's: {printable(body[:60])!r} ({error})") from error
+        kind = "a web page" if body.lstrip().startswith(b"<") else f"{printable(body[:60])!r}"
+        raise TrackerError(f"the answer is no tracker's, but {kind}") from error
     if not isinstance(answer, dict):
         raise TrackerError("the answer is no dictionary")
     failure = answer.get(b"failure reason")
@@ -249,7 +250,7 @@ def check_tracker_url(url: str) -> None:
     except ValueError as error:
         raise TrackerError(f"not a URL: {error}") from error
     if parts.scheme not in ("http", "https"):
-        raise TrackerError(f"{parts.scheme or 'no'} trackers are not supported, only http and https")
+        raise TrackerError(f"{parts.scheme or 'no'} trackers are not supported, only http and https; try --peer")
     if not host:
         raise TrackerError("the URL has no host")
     path = unquote(parts.path)
@@ -309,6 +310,8 @@ def _reason(error: Exception) -> str:
         return "no answer in time"
     if "SSLError" in kind:
         return f"its certificate is not trusted ({error})"[:MAX_REASON_LENGTH]
+    if "BadStatusLine" in str(error):
+        return "it does not speak HTTP"
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ConnectionRefusedError):

@@ -73,17 +73,20 @@ class LineView(SilentView):
         """Begin with nothing printed."""
         self._output = output
         self._clock = clock
-        self._last: dict[str, tuple[TorrentState, float]] = {}  # by info hash: what was printed, and when
+        self._last: dict[str, tuple[TorrentState, float, str]] = {}  # by info hash: what was printed, and when
 
     def show(self, *snapshots: TorrentStats) -> None:
         """Print a line for each torrent whose time has come."""
         now = self._clock()
         for stats in snapshots:
-            state, printed_at = self._last.get(stats.info_hash, (None, now))
+            state, printed_at, before = self._last.get(stats.info_hash, (None, now, ""))
             if stats.state is state and (is_over(stats) or now - printed_at < LINE_INTERVAL):
                 continue
-            self._last[stats.info_hash] = stats.state, now
-            print(summary_line(stats), file=self._output, flush=True)
+            line = summary_line(stats)
+            self._last[stats.info_hash] = stats.state, now, line
+            is_news = line != before or not stats.seeding  # a log of an idle seed should not grow for weeks
+            if is_news and stats.state is not TorrentState.ERROR:  # the error itself is told at the end
+                print(line, file=self._output, flush=True)
 
 
 def summary_line(stats: TorrentStats) -> str:

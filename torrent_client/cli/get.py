@@ -113,6 +113,7 @@ def run(jobs: Sequence[Job], config: Config, options: Namespace) -> int:
     interruption = Interruption()
     with interruption.handled():
         with Session(config) as session:
+            _tell_port(session, options)
             managers = session.add_all(jobs)
             _watch(session, managers, options, interruption)
             if interruption.signal is not None and not options.quiet:
@@ -120,6 +121,14 @@ def run(jobs: Sequence[Job], config: Config, options: Namespace) -> int:
         codes = [_report(manager, options, interruption, is_one_of_several=len(jobs) > 1) for manager in managers]
     errors = [code for code in codes if code < ExitCode.INTERRUPTED]
     return next(filter(None, errors), max(codes))
+
+
+def _tell_port(session: Session, options: Namespace) -> None:
+    """Say where peers can reach us, if that is not where the user thinks."""
+    if options.port not in (0, session.port):
+        _tell(options, f"port {options.port} is taken; listening on port {session.port}")
+    elif options.port == 0 or not sys.stderr.isatty():
+        _tell(options, f"listening on port {session.port}")
 
 
 def list_files(torrent: TorrentFile, *, as_json: bool) -> None:
@@ -145,6 +154,7 @@ def _read_torrents(options: Namespace) -> tuple[list[TorrentFile], bool]:
     torrents, unreadable = [], False
     for path in options.torrent:
         try:
+            _refuse_links(path)
             torrent = TorrentFile.from_file(path)
         except MetainfoError as error:
             if len(options.torrent) == 1:
@@ -160,6 +170,19 @@ def _read_torrents(options: Namespace) -> tuple[list[TorrentFile], bool]:
     return torrents, unreadable
 
 
+def _refuse_links(path: Path) -> None:
+    """Explain what to do with a link that is given instead of a file.
+
+    Raises:
+        MetainfoError: it is one.
+    """
+    text = str(path)
+    if text.startswith("magnet:"):
+        raise MetainfoError("magnet links are not supported yet; look for the .torrent file")
+    if text.startswith(("http:", "https:")):
+        raise MetainfoError("that is a link: download the .torrent file first, with a browser or curl")
+
+
 def _watch(
     session: Session, managers: Sequence[DownloadManager], options: Namespace, interruption: Interruption
 ) -> None:
@@ -169,7 +192,8 @@ def _watch(
     with _view(options) as view, _keyboard(view) as keyboard:
         while interruption.signal is None and not all(manager.is_over for manager in managers):
             snapshots = [(manager, manager.is_over, manager.stats()) for manager in managers]
-            view.note = f"{describe(session.limits)}   ({HELP})" if keyboard.is_there else ""
+            keys = f"   ({HELP})" if keyboard.is_there else ""
+            view.note = f"port {session.port}   {describe(session.limits)}{keys}"
             view.show(*(stats for _, _, stats in snapshots))
             for manager, is_over, stats in snapshots:
                 if is_over:

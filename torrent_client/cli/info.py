@@ -68,6 +68,7 @@ def _summary(torrent: TorrentFile) -> list[str]:
     lines = [
         "",
         f"name:     {printable(torrent.name)}",
+        f"hash:     {torrent.info_hash.hex()}",
         f"size:     {format_size(torrent.total_length)} in {pieces}",
     ]
     for number, tier in enumerate(torrent.trackers, 1):

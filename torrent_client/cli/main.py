@@ -5,6 +5,7 @@ Thread: main.
 Lock: none.
 """
 
+import io
 import logging
 import os
 import sys
@@ -18,6 +19,9 @@ from torrent_client.cli.exit_codes import ExitCode, exit_code
 from torrent_client.errors import TorrentError
 from torrent_client.text import printable
 
+TRANSFERS = ("get", "seed", "demo")
+"""Commands that have not done their work when their output can no longer be written."""
+
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(threadName)s %(name)s: %(message)s"
 
 
@@ -27,6 +31,9 @@ def main(arguments: Sequence[str]) -> int:
     Args:
         arguments: the command line without the program's name.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files need not fit the terminal's alphabet
+            stream.reconfigure(errors="backslashreplace")
     options = parse(arguments)
     try:
         _set_up_logging(options)
@@ -34,9 +41,9 @@ def main(arguments: Sequence[str]) -> int:
     except TorrentError as error:
         print(f"error: {printable(str(error), 2000)}", file=sys.stderr)
         return exit_code(error)
-    except BrokenPipeError:  # whoever read our output has gone, as in `info | head`
+    except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit finds somebody
-        return ExitCode.OK
+        return ExitCode.ERROR if options.command in TRANSFERS else ExitCode.OK  # `info | head` is no error
     except OSError as error:  # what no part foresaw, such as standard output on a full disk
         print(f"error: {error.strerror or error}", file=sys.stderr)
         return ExitCode.ERROR

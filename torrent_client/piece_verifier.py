@@ -1,0 +1,114 @@
+"""What becomes of a full piece: hashed, written, marked complete; or thrown away, and somebody is to blame.
+
+    full piece -> verifier thread, or the peer's own worker when that is busy
+                    |
+                  SHA-1 --- good --> Storage --> COMPLETE --> `have` to the swarm, smart ban
+                    +------ bad ---> MISSING --> the only supplier is banned, several go on parole
+
+Hashing and writing release the GIL, so that one more thread lets a single fast peer use two processors.
+When pieces wait for it, the worker that brought the next one verifies it itself: that slows the peer down,
+and keeps the memory small, without a queue to tune.
+
+Spec: BEP 3 (pieces); the guide's Tasks 9, 12 and 15.
+Thread: `verifier`, and peers' workers.
+Lock: none; the parts have theirs.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from threading import BoundedSemaphore
+from typing import NamedTuple
+
+from torrent_client.active_piece import ActivePiece
+from torrent_client.errors import StorageError, TorrentError
+from torrent_client.peer import Peer
+from torrent_client.piece_manager import PieceManager
+from torrent_client.smart_ban import SmartBan
+from torrent_client.storage import Storage
+from torrent_client.tracker_client import PeerAddress
+
+logger = logging.getLogger(__name__)
+
+
+class VerifierCallbacks(NamedTuple):
+    """What the owner does about pieces.
+
+    `decided` follows every piece with its index, or None if it was bad; `ban` takes addresses and a reason;
+    `last` follows the last wanted piece; `failed` follows an error after which nothing can be kept.
+    """
+
+    decided: Callable[[int | None], None]
+    ban: Callable[[Iterable[PeerAddress], str], None]
+    last: Callable[[], None]
+    failed: Callable[[TorrentError], None]
+
+
+class PieceVerifier:
+    """Verifies and keeps full pieces.
+
+    Args:
+        pieces: the truth about pieces.
+        storage: where good ones go.
+        callbacks: what to do about them.
+        backlog: pieces that may wait for the thread.
+    """
+
+    def __init__(self, pieces: PieceManager, storage: Storage, callbacks: VerifierCallbacks, backlog: int) -> None:
+        """Begin with nothing to verify."""
+        self._pieces = pieces
+        self._storage = storage
+        self._callbacks = callbacks
+        self._smart_ban = SmartBan()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="verifier")
+        self._places = BoundedSemaphore(backlog)
+
+    def verify(self, piece: ActivePiece) -> None:
+        """Hand a full piece to the thread; when that is busy, verify it here, which slows this peer down."""
+        if self._places.acquire(blocking=False):
+            future = self._thread.submit(self._verify, piece)
+            future.add_done_callback(lambda _: self._places.release())
+        else:
+            self._verify(piece)
+
+    def finish(self) -> None:
+        """Wait until everything is verified, and end the thread."""
+        self._thread.shutdown(wait=True)
+
+    def _verify(self, piece: ActivePiece) -> None:
+        """See to one piece; the error boundary of all that can go wrong with it."""
+        try:
+            if self._pieces.verify_piece(piece.index, piece.data):
+                self._keep(piece)
+            else:
+                self._reject(piece)
+        except StorageError as error:
+            self._pieces.mark_failed(piece.index, was_bad=False)
+            self._callbacks.failed(error)
+        except Exception as error:
+            logger.exception("a verifier failed")
+            self._callbacks.failed(TorrentError(f"internal error: {error!r}; -v with --log-file FILE tells more"))
+
+    def _keep(self, piece: ActivePiece) -> None:
+        """Write a good piece; ban those who, as is clear now, sent bad blocks of it before."""
+        self._storage.write_piece(piece.index, piece.data)
+        guilty = self._smart_ban.convict(piece.index, [block for _, block in piece.suppliers()])
+        was_last = self._pieces.mark_complete(piece.index)
+        self._callbacks.ban(guilty, f"it sent bad blocks of piece {piece.index}")
+        self._callbacks.decided(piece.index)
+        if was_last:
+            self._callbacks.last()
+
+    def _reject(self, piece: ActivePiece) -> None:
+        """A bad hash: ban the only supplier, or suspect all until the smart ban knows better."""
+        suppliers = {peer for peer in piece.requesters if isinstance(peer, Peer)}
+        logger.warning("piece %d failed its hash; %d supplier(s)", piece.index, len(suppliers))
+        if len(suppliers) == 1:
+            self._pieces.mark_failed(piece.index)
+            addresses = {peer.connection.address for peer in suppliers}
+            self._callbacks.ban(addresses, f"it alone sent piece {piece.index}, which is bad")
+        else:
+            blocks = [(peer.connection.address, block) for peer, block in piece.suppliers() if isinstance(peer, Peer)]
+            self._smart_ban.remember(piece.index, blocks)
+            self._pieces.mark_failed(piece.index, suppliers)
+        self._callbacks.decided(None)
