@@ -304,22 +304,6 @@ def test_a_peer_that_makes_us_talk_and_reads_in_a_trickle_is_given_up(monkeypatc
     assert trickle.calls < 50
 
 
-class FastReader:
-    """A socket that takes all it is given."""
-
-    def sendmsg(self, buffers: list[memoryview]) -> int:
-        """Take everything."""
-        return sum(map(len, buffers))
-
-
-def test_a_long_queue_costs_no_more_for_each_message() -> None:
-    """300,000 messages in under a second and not in half a minute."""
-    writer = PeerWriter(FastReader(), block, print, Config())  # type: ignore[arg-type]
-    begin = time.monotonic()
-    writer._send_all([b"x"] * 300_000)
-    assert time.monotonic() - begin < 5
-
-
 def test_closing_wakes_a_writer_that_is_stuck(rig: Rig) -> None:
     """The connection's `shutdown` ends a send that waits for the peer; nobody is told of a failure."""
     writer = rig.start()

@@ -6,8 +6,12 @@ import gzip
 import ipaddress
 import itertools
 import random
+import shutil
 import socket
+import ssl
+import subprocess
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -476,6 +480,56 @@ def test_a_time_limit_replaces_the_usual_one() -> None:
         with pytest.raises(TrackerError, match="no answer in time"):
             client(f"http://{server.address}/announce", config=Config()).announce(PROGRESS, "stopped", time_limit=0.2)
         assert time.monotonic() - begin < 2
+
+
+# --- certificates -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a key with a certificate for 127.0.0.1 that nobody has signed."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    path = tmp_path_factory.mktemp("certificate") / "tracker.pem"
+    options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=x"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", path, "-out", path.with_suffix(".crt")]
+    subprocess.run(["openssl", "req", "-x509", *options, *names], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + path.with_suffix(".crt").read_bytes())
+    return path
+
+
+def https_tracker(certificate: Path) -> FakeServer:
+    """Return a tracker that speaks TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def script(peer: FakePeer) -> None:
+        with contextlib.suppress(OSError):  # the client does not trust us
+            peer.sock = context.wrap_socket(peer.sock, server_side=True)
+            read_head(peer)
+            peer.send_raw(ok(EMPTY))
+
+    return FakeServer(script)
+
+
+def test_an_untrusted_certificate_is_refused(certificate: Path) -> None:
+    """Whoever sits between us and a tracker could name us any peers (CVE-2024-51774)."""
+    with https_tracker(certificate) as server:
+        reason = refusal(f"https://{server.address}/announce")
+    assert reason.startswith("its certificate is not trusted: self")
+
+
+def test_a_trusted_certificate_is_accepted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTPS trackers work; what is trusted is the system's or the user's choice."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with https_tracker(certificate) as server:
+        assert client(f"https://{server.address}/announce").announce(PROGRESS).interval == 900.0
+
+
+def test_a_server_that_does_not_speak_tls_is_a_tracker_error() -> None:
+    """An https URL of an http tracker."""
+    with FakeServer(lambda peer: peer.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
+        assert refusal(f"https://{server.address}/announce") == "it does not speak TLS as we do"
 
 
 # --- redirects --------------------------------------------------------------------------------------------

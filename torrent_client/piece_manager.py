@@ -193,7 +193,7 @@ class PieceManager:
         with self._lock:
             record = self._book.peers[peer]
             record.chokes = False
-            record.refused = 0
+            record.refused, record.forgive_at = 0, 0.0
 
     def peer_suggests(self, peer: PeerKey, index: int) -> None:
         """Take note that a peer has a piece at hand; of equally rare pieces it is asked for that one.

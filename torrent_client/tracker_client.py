@@ -305,11 +305,11 @@ def _body(response: "requests.Response", deadline: float) -> bytes:
 
 def _reason(error: Exception) -> str:
     """Return the inmost cause of a library's nested error, in words."""
+    import ssl  # here, as requests is
+
     kind = type(error).__name__
     if "Timeout" in kind:
         return "no answer in time"
-    if "SSLError" in kind:
-        return f"its certificate is not trusted ({error})"[:MAX_REASON_LENGTH]
     if "BadStatusLine" in str(error):
         return "it does not speak HTTP"
     cause: BaseException | None = error
@@ -320,6 +320,10 @@ def _reason(error: Exception) -> str:
             return "it hung up instead of an answer"
         if isinstance(cause, socket.gaierror):
             return "its host name is not known"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return "it does not speak TLS as we do"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror.lower()
         cause = cause.__cause__ or cause.__context__

@@ -26,6 +26,14 @@ GRACE = 5.0  # seconds for a client to leave after SIGTERM
 LOG_TAIL = 500  # characters of a failed client's output to show
 
 
+def users_environment() -> dict[str, str]:
+    """Return our environment without settings of Python, as most users have it.
+
+    PYTHONDONTWRITEBYTECODE, for one, makes a client in Python compile all its modules at each start: 0.15 s.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
 class RunFailed(Exception):
     """A run gave no measurement; the message says why."""
 
@@ -56,6 +64,7 @@ def measure(command: list[str], scratch: Path, timeout: float, mark: Path | None
             stdout=output,
             stderr=output,
             cwd=scratch,
+            env=users_environment(),
             start_new_session=True,
         )
     try:
@@ -116,6 +125,7 @@ class Helper:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
+                env=users_environment(),
                 start_new_session=True,
             )
 
@@ -168,7 +178,7 @@ class Reporter(Helper):
         assert self._process.stdout is not None
         for line in self._process.stdout:
             now, self._last = time.monotonic(), json.loads(line)
-            if self._completed_at is None and self._last["state"] == "complete":
+            if self._completed_at is None and self._last.get("state") == "complete":
                 self._completed_at = now
                 self._completed_or_ended.set()
         self._completed_or_ended.set()
