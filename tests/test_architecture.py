@@ -18,7 +18,7 @@ _TABLE = """
 0  errors config text
    protocol.bencode protocol.messages protocol.extensions protocol.client_names protocol.fast_set
 1  bitfield piece_picker piece_table active_piece request_book block_picker request_pipeline speed_meter rate_limiter
-   safe_paths seeding_goals choker super_seeder
+   safe_paths seeding_goals choker super_seeder http_rules
 2  torrent_parser tracker_client file_selection part_file storage torrent_creator local_tracker peer_writer
    peer_connection peer_pool announcer smart_ban stats
 3  piece_manager resume hash_check peer

@@ -19,11 +19,9 @@ Lock: none; immutable.
 
 import ipaddress
 import random
-import socket
 import string
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from struct import iter_unpack
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -32,6 +30,7 @@ from urllib.parse import quote_from_bytes, unquote, urldefrag, urljoin, urlsplit
 from torrent_client import __version__
 from torrent_client.config import MAX_TRACKER_RESPONSE, Config
 from torrent_client.errors import BencodeError, TrackerError
+from torrent_client.http_rules import MAX_REASON_LENGTH, MAX_REDIRECTS, error_in_words, is_loopback, leads_inside
 from torrent_client.protocol.bencode import BencodeValue, bencode_decode
 from torrent_client.text import printable
 
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
     import requests
 
 USER_AGENT: Final = f"torrent-client/{__version__}"
-MAX_REDIRECTS: Final = 5
-MAX_REASON_LENGTH: Final = 200
-"""Characters of a tracker's failure reason or warning that are shown."""
 
 
 class PeerAddress(NamedTuple):
@@ -192,7 +188,7 @@ class TrackerClient:
                     url = _redirect(url, target)
             # Both libraries let some of the errors below them through: of names that are none, say.
             except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
-                raise TrackerError(_reason(error)) from error
+                raise TrackerError(error_in_words(error)) from error
         raise TrackerError(f"more than {MAX_REDIRECTS} redirects")
 
     def _request(self, session: "requests.Session", url: str, deadline: float) -> "requests.Response":
@@ -254,7 +250,7 @@ def check_tracker_url(url: str) -> None:
     if not host:
         raise TrackerError("the URL has no host")
     path = unquote(parts.path)
-    if _is_loopback(host) and (not path.startswith("/announce") or "/." in path):
+    if is_loopback(host) and (not path.startswith("/announce") or "/." in path):
         raise TrackerError("a tracker on this machine must be at /announce")
 
 
@@ -262,29 +258,10 @@ def _redirect(url: str, location: str) -> str:
     """Return where a redirect leads, unless it leads from a public host to a private one."""
     target = urljoin(url, location)
     check_tracker_url(target)
-    source_host, target_host = urlsplit(url).hostname or "", urlsplit(target).hostname or ""
-    if target_host != source_host and _is_private(target_host) and not _is_private(source_host):
-        raise TrackerError(f"redirected from a public host to a private one, {target_host}: not followed")
+    if leads_inside(url, target):
+        host = urlsplit(target).hostname
+        raise TrackerError(f"redirected from a public host to a private one, {host}: not followed")
     return target
-
-
-def _is_loopback(host: str) -> bool:
-    """Tell whether a host is this very machine, by whatever name: localhost, 127.1, 0.0.0.0, a public name ..."""
-    return any(address.is_loopback or address.is_unspecified for address in _addresses(host))
-
-
-def _is_private(host: str) -> bool:
-    """Tell whether any address of a host is not a public one."""
-    return any(not address.is_global for address in _addresses(host))
-
-
-def _addresses(host: str) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """Give the addresses of a host; none for one that is not known, which cannot be reached either."""
-    with suppress(OSError, UnicodeError):  # UnicodeError: too long for a name
-        for *_, target in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM):
-            address = ipaddress.ip_address(str(target[0]).partition("%")[0])
-            mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-            yield mapped or address
 
 
 def _body(response: "requests.Response", deadline: float) -> bytes:
@@ -301,34 +278,6 @@ def _body(response: "requests.Response", deadline: float) -> bytes:
         # Some trackers send a failure reason with a 400: that one is more telling.
         raise TrackerError(f"HTTP {response.status_code} {printable(response.reason or '')}")
     return bytes(body)
-
-
-def _reason(error: Exception) -> str:
-    """Return the inmost cause of a library's nested error, in words."""
-    import ssl  # here, as requests is
-
-    kind = type(error).__name__
-    if "Timeout" in kind:
-        return "no answer in time"
-    if "BadStatusLine" in str(error):
-        return "it does not speak HTTP"
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ConnectionRefusedError):
-            return "connection refused: nothing listens there"
-        if isinstance(cause, ConnectionResetError):
-            return "it hung up instead of an answer"
-        if isinstance(cause, socket.gaierror):
-            return "its host name is not known"
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted: {cause.verify_message}"
-        if isinstance(cause, ssl.SSLError):
-            return "it does not speak TLS as we do"
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror.lower()
-        cause = cause.__cause__ or cause.__context__
-    text = str(error)
-    return "its host name is not known" if "resolve" in text else printable(text, MAX_REASON_LENGTH)
 
 
 def _peers(value: BencodeValue | None) -> Iterator[PeerAddress]:
