@@ -14,6 +14,7 @@ from torrent_client.conversation import Conversation
 from torrent_client.errors import PeerDisconnected, ProtocolViolation
 from torrent_client.peer import Peer
 from torrent_client.peer_connection import PeerConnection
+from torrent_client.peer_extensions import PeerExtensions
 from torrent_client.piece_manager import PieceManager
 from torrent_client.protocol import messages
 from torrent_client.protocol.extensions import ExtendedHandshake
@@ -105,7 +106,7 @@ class Room:
             lambda: self.peers,
             self.full.append,
             self._on_interest,
-            6881,
+            PeerExtensions([], 6881, Config()),
             Config(),
             Random(1),
             clock,

@@ -166,7 +166,7 @@ def test_all_torrents_stop_at_the_same_time(tmp_path: Path) -> None:
         session = Session(CONFIG)
         session.start()
         managers = session.add_all(jobs)
-        wait_until(lambda: all(m.announcer.statuses()[0].state == "asking" for m in managers))
+        wait_until(lambda: all(m.discovery.trackers()[0].state == "asking" for m in managers))
         begin = time.monotonic()
         session.stop()
         assert time.monotonic() - begin < 3

@@ -22,7 +22,6 @@ from ipaddress import IPv4Address
 from random import Random
 from typing import Any, Final
 
-from torrent_client import __version__
 from torrent_client.active_piece import ActivePiece
 from torrent_client.bitfield import Bitfield
 from torrent_client.choker import Choker, PeerView
@@ -30,15 +29,13 @@ from torrent_client.config import Config
 from torrent_client.errors import PeerDisconnected, ProtocolViolation
 from torrent_client.peer import Peer
 from torrent_client.peer_connection import PeerConnection
+from torrent_client.peer_extensions import PeerExtensions
 from torrent_client.piece_manager import PieceManager
 from torrent_client.protocol import messages
-from torrent_client.protocol.extensions import EXTENDED_HANDSHAKE_ID, ExtendedHandshake
 from torrent_client.protocol.fast_set import SET_SIZE, allowed_fast_set
 from torrent_client.super_seeder import Offer, SuperSeeder
 
 logger = logging.getLogger(__name__)
-
-CLIENT_NAME: Final = f"torrent-client {__version__}"
 
 
 class Conversation:
@@ -50,10 +47,11 @@ class Conversation:
         peers: returns the connected peers.
         on_full: is given each piece that became full, to be verified.
         on_interest: is called when `rechoke` should be, by the one thread that does so.
-        port: TCP port that we listen on, told to peers.
+        extensions: what else we speak.
         config: limits.
         rng: source of optimistic luck.
         clock: monotonic seconds.
+        metadata_size: bytes of the `info` dictionary, told to peers.
         super_seed: once complete, show each peer one piece at a time (BEP 16).
     """
 
@@ -64,11 +62,12 @@ class Conversation:
         peers: Callable[[], list[Peer]],
         on_full: Callable[[ActivePiece], None],
         on_interest: Callable[[], None],
-        port: int,
+        extensions: PeerExtensions,
         config: Config,
         rng: Random,
         clock: Callable[[], float] = time.monotonic,
         *,
+        metadata_size: int | None = None,
         super_seed: bool = False,
     ) -> None:
         """Begin with nobody to talk to."""
@@ -77,7 +76,8 @@ class Conversation:
         self._peers = peers
         self._on_full = on_full
         self._on_interest = on_interest
-        self._port = port
+        self._extensions = extensions
+        self._metadata_size = metadata_size
         self._config = config
         self._clock = clock
         self._choker = Choker(rng, slots=config.upload_slots, max_slots=config.max_upload_slots)
@@ -102,20 +102,13 @@ class Conversation:
     def joined(self, peer: Peer) -> None:
         """Say who we are and what we have, before anything else."""
         connection = peer.connection
-        assert connection.remote is not None
         super_seeder = self._super_seeder if self._pieces.is_complete else None
         told = Bitfield(self._pieces.piece_count) if super_seeder else self._pieces.bitfield
         self._tell_pieces(connection, told)
         self._pieces.add_peer(peer)
         self._pieces.peer_choked(peer, keeps_requests=False)  # every connection begins choked (BEP 3)
-        if connection.remote.supports_extensions:
-            hello = ExtendedHandshake(
-                client=CLIENT_NAME,
-                port=self._port or None,
-                request_queue=self._config.reqq,
-                upload_only=self._pieces.is_done and super_seeder is None,
-            )
-            connection.send(messages.Extended(EXTENDED_HANDSHAKE_ID, hello.encode()))
+        upload_only = self._pieces.is_done and super_seeder is None
+        self._extensions.greet(peer, upload_only=upload_only, metadata_size=self._metadata_size)
         if super_seeder:
             self._show(super_seeder.joined(peer))
             return
@@ -135,6 +128,7 @@ class Conversation:
         """Give what a peer leaves behind, its blocks and its upload slot, to others."""
         if peer:
             self._pieces.remove_peer(peer)
+            self._extensions.left(peer)
             if self._super_seeder:
                 self._show(self._super_seeder.left(peer))
             self._on_interest()
@@ -268,14 +262,9 @@ class Conversation:
         peer.connection.cancel_upload(messages.Request(*message))
 
     def _on_extended(self, peer: Peer, message: messages.Extended) -> None:
-        """Read the extension handshake; other extensions we did not offer, so nobody should send them."""
-        if message.extension_id != EXTENDED_HANDSHAKE_ID:
-            return
-        hello = ExtendedHandshake.decode(message.payload)
-        peer.client = hello.client or peer.client
-        if hello.request_queue:
-            peer.pipeline.peer_accepts(hello.request_queue)
-        if hello.upload_only and self._pieces.is_done:
+        """Hand it to its extension; the handshake may tell that we have nothing for each other."""
+        hello = self._extensions.received(peer, message)
+        if hello and hello.upload_only and self._pieces.is_done:
             raise PeerDisconnected("neither of us wants anything")
 
     # --- asking ------------------------------------------------------------------------------------------

@@ -27,16 +27,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore, Event, Thread
 from typing import Final
 
 from torrent_client.active_piece import ActivePiece
-from torrent_client.announcer import Announcer
 from torrent_client.bitfield import Bitfield
 from torrent_client.config import MAX_MESSAGE_LENGTH, Config
 from torrent_client.conversation import Conversation
+from torrent_client.discovery import Discovery, Services
 from torrent_client.errors import (
     DataIncomplete,
     DownloadStalled,
@@ -45,9 +44,11 @@ from torrent_client.errors import (
 )
 from torrent_client.file_selection import ALL_FILES, FileSelection, wanted_pieces
 from torrent_client.hash_check import CHECKS_AT_ONCE, check_pieces, judge_files
+from torrent_client.metadata_server import MetadataServer
 from torrent_client.part_file import part_file_name
 from torrent_client.peer import Peer
 from torrent_client.peer_connection import PeerConnection
+from torrent_client.peer_extensions import PeerExtensions
 from torrent_client.piece_manager import PieceManager
 from torrent_client.piece_picker import WantedPieces
 from torrent_client.piece_verifier import PieceVerifier, VerifierCallbacks
@@ -60,7 +61,7 @@ from torrent_client.stats import TorrentState, TorrentStats, seeding_reason, wai
 from torrent_client.storage import Storage
 from torrent_client.swarm import PeerCallbacks, Swarm
 from torrent_client.torrent_parser import TorrentFile
-from torrent_client.tracker_client import PeerAddress, Progress, TrackerClient
+from torrent_client.tracker_client import PeerAddress, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ class DownloadManager:
         clock: monotonic seconds.
         slots: one for each connection that all torrents of a session may have together.
         changed: is set when the download ends, in whatever way; several torrents may share one.
+        discovery: looks for peers already; by default one is made that asks the torrent's trackers.
 
     Raises:
         SelectionError: files were chosen that the torrent does not have.
@@ -130,6 +132,7 @@ class DownloadManager:
         *,
         slots: BoundedSemaphore | None = None,
         changed: Event | None = None,
+        discovery: Discovery | None = None,
     ) -> None:
         """Build the parts; `start` brings them to life."""
         rng = rng or random.Random()
@@ -166,10 +169,11 @@ class DownloadManager:
             self._connected,
             self._verify,
             self._attention.set,
-            port,
+            PeerExtensions([MetadataServer(torrent.info)], port, config),
             config,
             rng,
             clock,
+            metadata_size=len(torrent.info),
             super_seed=options.super_seed,
         )
         callbacks = PeerCallbacks(self.conversation.joined, self.conversation.received, self.conversation.left)
@@ -180,14 +184,8 @@ class DownloadManager:
             VerifierCallbacks(self._on_good_piece, self.swarm.ban, self._complete, self._fail),
             max(1, config.verifier_backlog // torrent.piece_length),
         )
-        key = rng.getrandbits(32)
-        clients = [
-            [TrackerClient(url, torrent.info_hash, peer_id, port, key=key, config=config) for url in tier]
-            for tier in torrent.trackers
-        ]
-        self.announcer = Announcer(
-            clients, self._progress, partial(self.swarm.add_addresses, source="tracker"), config, rng, clock
-        )
+        self.discovery = discovery or self._own_discovery(rng)
+        self.discovery.attach(self.swarm.add_addresses, self._progress)
         state_directory = options.state_directory
         self._resume = ResumeFile(state_directory, torrent, options.output) if state_directory else None
         self._resume_error: str | None = None
@@ -209,6 +207,12 @@ class DownloadManager:
         self._is_ending = False  # `stop` was called, and saves itself
         self._saved: tuple[int, int] | None = None  # pieces and bytes sent, as saved last
         self.goal_reached: str | None = None  # which seeding goal, in words
+
+    def _own_discovery(self, rng: random.Random) -> Discovery:
+        torrent = self.torrent
+        return Discovery(
+            torrent.info_hash, torrent.trackers, self._peer_id, self._port, Services(), self._config, rng, self._clock
+        )
 
     # --- life ------------------------------------------------------------------------------------------
 
@@ -254,7 +258,7 @@ class DownloadManager:
         """
         self._stopping.set()
         self._attention.set()
-        self.announcer.begin_stop()
+        self.discovery.begin_stop()
         self.swarm.close(reason)
 
     def stop(self) -> None:
@@ -272,7 +276,7 @@ class DownloadManager:
         if self._is_prepared:  # else not all is known that is on disk
             self._save_state(synced=self._sync(_left(deadline)))
         self.storage.close()
-        self.announcer.finish_stop()
+        self.discovery.finish_stop()
         if self._state is not TorrentState.ERROR and not self.pieces.is_done:
             self._state = TorrentState.STOPPED
         self._end()
@@ -313,7 +317,7 @@ class DownloadManager:
             if self._stopping.is_set():
                 return
             self.swarm.add_addresses(self.options.given_peers, "given")
-            self.announcer.start()
+            self.discovery.start()
             self._tick_until_stopped()
         except TorrentError as error:
             self._fail(error)
@@ -383,6 +387,7 @@ class DownloadManager:
             seconds, last_tick = self._clock() - last_tick, self._clock()
             self._measure(seconds)
             self._make_room(last_tick)
+            self.discovery.tick(last_tick, len(self.swarm.peers()))
             self.swarm.dial()
             self.conversation.tick(last_tick)
             if self._download.last_second or self._state is not TorrentState.DOWNLOADING:
@@ -472,7 +477,7 @@ class DownloadManager:
         self._state = TorrentState.COMPLETE
         if self.pieces.is_complete and not self._had_everything:
             self._had_everything = True
-            self.announcer.completed()
+            self.discovery.completed()
         for peer in self.swarm.peers():
             self.conversation.update_interest(peer)
         self._end()
@@ -540,8 +545,6 @@ class DownloadManager:
 
     # --- pieces ------------------------------------------------------------------------------------------
 
-    # --- pieces ------------------------------------------------------------------------------------------
-
     def _verify(self, piece: ActivePiece) -> None:
         self._verifier.verify(piece)
 
@@ -573,7 +576,7 @@ class DownloadManager:
         """Return a snapshot of everything."""
         now = self._clock()
         peers = tuple(peer.stats(*self.pieces.peer_progress(peer)) for peer in self.swarm.peers())
-        trackers = tuple(self.announcer.statuses())
+        trackers = tuple(self.discovery.trackers())
         known, banned = self.swarm.pool.counts()
         connecting = self.swarm.connecting
         wanted = self.pieces.wanted_progress()

@@ -8,9 +8,12 @@ Lock: none; each field has one writer.
 from torrent_client.config import Config
 from torrent_client.peer_connection import PeerConnection
 from torrent_client.protocol.client_names import client_name
+from torrent_client.protocol.extensions import ExtendedHandshake
+from torrent_client.protocol.messages import Extended
 from torrent_client.request_pipeline import RequestPipeline
 from torrent_client.speed_meter import SpeedMeter
 from torrent_client.stats import PeerStats
+from torrent_client.tracker_client import PeerAddress
 
 
 class Peer:
@@ -33,6 +36,36 @@ class Peer:
         self.download = SpeedMeter()
         self.upload = SpeedMeter()
         self.idle_seconds = 0.0  # since a block came or went
+        self.hello: ExtendedHandshake | None = None  # what it said of itself (BEP 10)
+
+    def introduce(self, hello: ExtendedHandshake) -> None:
+        """Take note of what the peer says of itself; it may say so again later (BEP 10)."""
+        self.hello = hello
+        self.client = hello.client or self.client
+        if hello.request_queue:
+            self.pipeline.peer_accepts(hello.request_queue)
+
+    def speaks(self, extension: str) -> bool:
+        """Tell whether the peer speaks an extension."""
+        return self.hello is not None and extension in self.hello.extensions
+
+    def send_extended(self, extension: str, payload: bytes) -> None:
+        """Send a message of an extension, if the peer speaks it.
+
+        Args:
+            extension: its name, such as `ut_metadata`.
+            payload: the message without its ids.
+        """
+        if self.hello and extension in self.hello.extensions:
+            self.connection.send(Extended(self.hello.extensions[extension], payload))
+
+    @property
+    def listen_address(self) -> PeerAddress | None:
+        """Where others can reach the peer: where we did, or the port that it tells; None where it tells none."""
+        if self.connection.outgoing:
+            return self.connection.address
+        port = self.hello.port if self.hello else None
+        return PeerAddress(self.connection.address.host, port) if port else None
 
     def tick(self, seconds: float) -> None:
         """Measure both directions; called once a second."""

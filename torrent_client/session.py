@@ -14,6 +14,7 @@ Lock: none; the listener and the torrents have their own.
 
 import os
 import random
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import BoundedSemaphore, Event
@@ -21,6 +22,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from torrent_client.config import Config
+from torrent_client.discovery import Discovery, Services
 from torrent_client.download_manager import DownloadManager, DownloadOptions
 from torrent_client.errors import TorrentConflict
 from torrent_client.listener import Listener
@@ -54,6 +56,7 @@ class Session:
         self.config = config
         self.peer_id = generate_peer_id(rng)
         self.limits = Limits(RateLimiter(config.max_download_rate), RateLimiter(config.max_upload_rate))
+        self.services = Services()
         self._rng = rng
         self._listener = Listener(config)
         self._slots = BoundedSemaphore(config.max_peers_total)
@@ -98,9 +101,10 @@ class Session:
         return managers
 
     def _manager(self, job: Job) -> DownloadManager:
+        torrent, options = job
         return DownloadManager(
-            job.torrent,
-            job.options,
+            torrent,
+            options,
             self.peer_id,
             self.port,
             self.config,
@@ -108,6 +112,20 @@ class Session:
             self._rng,
             slots=self._slots,
             changed=self._changed,
+            discovery=self._discovery(torrent.info_hash, torrent.trackers, is_private=torrent.is_private),
+        )
+
+    def _discovery(self, info_hash: bytes, trackers: Sequence[Sequence[str]], *, is_private: bool) -> Discovery:
+        return Discovery(
+            info_hash,
+            trackers,
+            self.peer_id,
+            self.port,
+            self.services,
+            self.config,
+            self._rng or random.Random(),
+            time.monotonic,
+            is_private=is_private,
         )
 
     def wait_for_change(self, timeout: float) -> bool:

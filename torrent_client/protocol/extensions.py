@@ -1,14 +1,19 @@
-"""The extension protocol's handshake: a dictionary in which peers tell their limits and names.
+"""The extension protocol's handshake: a dictionary in which peers tell what they speak, their limits and names.
 
-    | length 4 | 20 | 0 | d1:md...e4:reqqi2000e1:v20:torrent-client 0.1.0e |
+    | length 4 | 20 | 0 | d1:md11:ut_metadatai2e6:ut_pexi1ee4:reqqi2000e1:v20:torrent-client 0.1.0e |
 
-Spec: BEP 10, BEP 21 (upload_only).
+After it, each extension's messages go to the other side under the number that the other side gave it in `m`:
+
+    | length 4 | 20 | number | payload |
+
+Spec: BEP 10, 9 (metadata_size), 21 (upload_only).
 Thread: pure.
 Lock: none.
 """
 
 from dataclasses import dataclass, field
 
+from torrent_client.config import MAX_TORRENT_SIZE
 from torrent_client.errors import BencodeError, ProtocolViolation
 from torrent_client.protocol.bencode import BencodeValue, bencode_decode, bencode_encode
 from torrent_client.text import printable
@@ -35,6 +40,8 @@ class ExtendedHandshake:
         port: TCP port it listens on (`p`).
         request_queue: requests it will queue for one peer (`reqq`).
         upload_only: it wants nothing from anybody (BEP 21).
+        metadata_size: bytes of the `info` dictionary, if it has that (BEP 9).
+        your_ip: the other side's address as seen by the sender, 4 or 16 bytes (`yourip`).
     """
 
     extensions: dict[str, int] = field(default_factory=dict)
@@ -42,6 +49,8 @@ class ExtendedHandshake:
     port: int | None = None
     request_queue: int | None = None
     upload_only: bool = False
+    metadata_size: int | None = None
+    your_ip: bytes | None = None
 
     def encode(self) -> bytes:
         """Return the payload of the extended message, without its id byte."""
@@ -56,6 +65,10 @@ class ExtendedHandshake:
             value[b"reqq"] = self.request_queue
         if self.upload_only:
             value[b"upload_only"] = 1
+        if self.metadata_size is not None:
+            value[b"metadata_size"] = self.metadata_size
+        if self.your_ip is not None:
+            value[b"yourip"] = self.your_ip
         return bencode_encode(value)
 
     @classmethod
@@ -79,6 +92,8 @@ class ExtendedHandshake:
             port=_number(value.get(b"p"), 1, 65_535),
             request_queue=_number(value.get(b"reqq"), 1, 1_000_000),
             upload_only=value.get(b"upload_only") == 1,
+            metadata_size=_number(value.get(b"metadata_size"), 1, MAX_TORRENT_SIZE),
+            your_ip=_address(value.get(b"yourip")),
         )
 
 
@@ -103,3 +118,8 @@ def _client_name(value: BencodeValue | None) -> str | None:
 def _number(value: BencodeValue | None, low: int, high: int) -> int | None:
     """Keep an integer within its range."""
     return value if isinstance(value, int) and low <= value <= high else None
+
+
+def _address(value: BencodeValue | None) -> bytes | None:
+    """Keep the bytes of an IPv4 or IPv6 address."""
+    return value if isinstance(value, bytes) and len(value) in (4, 16) else None

@@ -1,0 +1,175 @@
+"""Where the peers of one torrent come from: its trackers, the DHT, the local network.
+
+    trackers        Announcer, its own threads        --+
+    DHT             a look-up, now and again          --+--> on_addresses(addresses, source)
+    local network   a shout, every five minutes       --+
+
+Whoever wants the peers attaches: first the search for a magnet link's metadata, then the download itself, and
+the trackers notice nothing of that. A private torrent has peers of its trackers alone.
+
+Spec: BEP 5 and 14 (when to ask), 27 (private torrents).
+Thread: any; addresses come on the threads of those who found them.
+Lock: none; the parts have theirs.
+"""
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Final, NamedTuple, Protocol, TypeAlias
+
+from torrent_client.announcer import Announcer, TrackerStatus
+from torrent_client.config import Config
+from torrent_client.tracker_client import PeerAddress, Progress, TrackerClient
+
+OnAddresses: TypeAlias = Callable[[Sequence[PeerAddress], str], None]
+"""Takes addresses, and the word for who said so."""
+
+DHT_INTERVAL: Final = 900.0
+"""Seconds between two look-ups, each of which also announces us. libtorrent 15 min; nodes forget us after 30."""
+
+DHT_HUNGRY_INTERVALS: Final = (5.0, 15.0, 30.0, 60.0, 120.0)
+"""Seconds between two look-ups while nobody is connected: the first ones may come before the DHT has found nodes."""
+
+LOCAL_INTERVAL: Final = 300.0
+"""Seconds between two announcements on the local network. BEP 14: 5 min; not more often than once a minute."""
+
+
+class Lookup(Protocol):
+    """A search that is under way."""
+
+    def cancel(self) -> None:
+        """End it; nothing is told any more."""
+
+
+class PeerFinder(Protocol):
+    """The DHT, as far as a torrent is concerned."""
+
+    def find_peers(
+        self, info_hash: bytes, on_peers: Callable[[Sequence[PeerAddress]], None], *, announce_port: int | None
+    ) -> Lookup:
+        """Look for peers, and say that we are one if a port is given; returns at once."""
+
+
+class LocalFinder(Protocol):
+    """The local network, as far as a torrent is concerned."""
+
+    def announce(self, info_hash: bytes) -> None:
+        """Say that we are here; returns at once."""
+
+
+class Services(NamedTuple):
+    """What all torrents of a session search with; None for what is off."""
+
+    dht: PeerFinder | None = None
+    local: LocalFinder | None = None
+
+
+class Discovery:
+    """Looks for the peers of one torrent until it is stopped.
+
+    Args:
+        info_hash: 20 bytes.
+        trackers: announce URLs in tiers.
+        peer_id: 20 bytes, ours.
+        port: TCP port that we listen on.
+        services: what the session has.
+        config: intervals and time-outs.
+        rng: shuffles trackers, and gives the key that they know us by.
+        clock: monotonic seconds.
+        is_private: ask the trackers alone (BEP 27).
+    """
+
+    def __init__(
+        self,
+        info_hash: bytes,
+        trackers: Sequence[Sequence[str]],
+        peer_id: bytes,
+        port: int,
+        services: Services,
+        config: Config,
+        rng: Random,
+        clock: Callable[[], float],
+        *,
+        is_private: bool = False,
+    ) -> None:
+        """Make the trackers' clients; nothing is sent before `start`."""
+        self._info_hash = info_hash
+        self._port = port
+        self._services = Services() if is_private else services
+        self._on_addresses: OnAddresses = lambda _addresses, _source: None
+        self._progress: Callable[[], Progress] = lambda: Progress(0, 0, 1)
+        key = rng.getrandbits(32)
+        clients = [
+            [TrackerClient(url, info_hash, peer_id, port, key=key, config=config) for url in tier] for tier in trackers
+        ]
+        self._announcer = Announcer(clients, self._totals, self._from_trackers, config, rng, clock)
+        self._lookup: Lookup | None = None
+        self._next_lookup = self._next_shout = 0.0
+        self._hungry_lookups = 0
+        self._is_started = False
+
+    def attach(self, on_addresses: OnAddresses, progress: Callable[[], Progress]) -> None:
+        """Give addresses to somebody from now on, and tell trackers of somebody's progress.
+
+        Args:
+            on_addresses: is called on any thread, and must be quick.
+            progress: returns the current totals.
+        """
+        self._on_addresses, self._progress = on_addresses, progress
+
+    def restrict(self) -> None:
+        """Ask the trackers alone from now on: the torrent has turned out to be private (BEP 27)."""
+        self._services = Services()
+        self._cancel_lookup()
+
+    def start(self) -> None:
+        """Begin, unless that has been done."""
+        if not self._is_started:
+            self._is_started = True
+            self._announcer.start()
+
+    def tick(self, now: float, connected: int) -> None:
+        """Do what is due, once a second.
+
+        Args:
+            now: monotonic seconds.
+            connected: how many peers there are.
+        """
+        if self._services.dht and now >= self._next_lookup:
+            self._cancel_lookup()
+            self._lookup = self._services.dht.find_peers(
+                self._info_hash, lambda peers: self._on_addresses(peers, "dht"), announce_port=self._port or None
+            )
+            self._hungry_lookups = 0 if connected else self._hungry_lookups + 1
+            hungry = DHT_HUNGRY_INTERVALS[min(self._hungry_lookups, len(DHT_HUNGRY_INTERVALS)) - 1]
+            self._next_lookup = now + (DHT_INTERVAL if connected else hungry)
+        if self._services.local and now >= self._next_shout:
+            self._services.local.announce(self._info_hash)
+            self._next_shout = now + LOCAL_INTERVAL
+
+    def completed(self) -> None:
+        """Tell the trackers that the download is complete."""
+        self._announcer.completed()
+
+    def begin_stop(self) -> None:
+        """Ask for no more, and let the trackers be told that we go; returns at once."""
+        self._cancel_lookup()
+        self._announcer.begin_stop()
+
+    def finish_stop(self) -> None:
+        """Wait for the trackers to be told, for as long as stopping may take."""
+        self._announcer.finish_stop()
+
+    def trackers(self) -> list[TrackerStatus]:
+        """Return a copy of each tracker's status."""
+        return self._announcer.statuses()
+
+    def _totals(self) -> Progress:
+        return self._progress()
+
+    def _from_trackers(self, peers: Sequence[PeerAddress]) -> None:
+        self._on_addresses(peers, "tracker")
+
+    def _cancel_lookup(self) -> None:
+        lookup, self._lookup = self._lookup, None
+        if lookup:
+            lookup.cancel()

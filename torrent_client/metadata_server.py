@@ -1,0 +1,63 @@
+"""Gives a torrent's `info` dictionary to peers that have only a magnet link.
+
+Spec: BEP 9.
+Thread: a peer's worker.
+Lock: none; each peer's count has one writer.
+"""
+
+from typing import Final
+
+from torrent_client.peer import Peer
+from torrent_client.protocol.metadata import (
+    METADATA_EXTENSION,
+    METADATA_PIECE,
+    MetadataKind,
+    MetadataMessage,
+    metadata_pieces,
+)
+
+TIMES_SERVED: Final = 2
+"""How often a peer gets the whole metadata, in pieces of its choice; once is enough, and what it does not read waits
+in our memory."""
+
+
+class MetadataServer:
+    """Answers requests for metadata.
+
+    Args:
+        info: the raw bytes.
+    """
+
+    name = METADATA_EXTENSION
+
+    def __init__(self, info: bytes) -> None:
+        """Begin with nobody served."""
+        self._info = info
+        self._pieces = metadata_pieces(len(info))
+        self._served: dict[Peer, int] = {}
+
+    def greeted(self, peer: Peer) -> None:
+        """Wait for its requests."""
+
+    def received(self, peer: Peer, payload: bytes) -> None:
+        """Answer a request with data, or with a rejection.
+
+        Raises:
+            ProtocolViolation: it is no message of BEP 9.
+        """
+        message = MetadataMessage.decode(payload)
+        if message is None or message.kind is not MetadataKind.REQUEST:
+            return
+        served = self._served.get(peer, 0)
+        if message.piece >= self._pieces or served >= TIMES_SERVED * self._pieces:
+            answer = MetadataMessage(MetadataKind.REJECT, message.piece)
+        else:
+            self._served[peer] = served + 1
+            start = message.piece * METADATA_PIECE
+            data = self._info[start : start + METADATA_PIECE]
+            answer = MetadataMessage(MetadataKind.DATA, message.piece, len(self._info), data)
+        peer.send_extended(self.name, answer.encode())
+
+    def left(self, peer: Peer) -> None:
+        """Forget how much it got."""
+        self._served.pop(peer, None)
