@@ -68,11 +68,11 @@ class MetadataMessage(NamedTuple):
             fields, end = bencode_decode_prefix(payload, max_items=MAX_ITEMS)
         except BencodeError as error:
             raise ProtocolViolation(f"metadata message: {error} (BEP 9)") from error
-        match fields:
-            case {b"msg_type": int(kind), b"piece": int(piece)} if piece >= 0:
-                pass
-            case _:
-                raise ProtocolViolation("metadata message: no msg_type or no piece (BEP 9)")
+        if not isinstance(fields, dict):
+            raise ProtocolViolation("metadata message: not a dictionary (BEP 9)")
+        kind, piece = fields.get(b"msg_type"), fields.get(b"piece")
+        if not isinstance(kind, int) or not isinstance(piece, int) or piece < 0:
+            raise ProtocolViolation("metadata message: no msg_type or no piece (BEP 9)")
         if kind not in (MetadataKind.REQUEST, MetadataKind.DATA, MetadataKind.REJECT):
             return None
         total_size = fields.get(b"total_size")
