@@ -62,6 +62,24 @@ class Config:
     redial_delays: tuple[float, ...] = (10.0, 120.0, 900.0, 1800.0, 3600.0, 7200.0)
     """Seconds before the 1st, 2nd ... new attempt at an address that failed. Transmission's ladder."""
 
+    # --- how sockets are opened ------------------------------------------------------------------
+    encryption: str = "allow"
+    """Message stream encryption: `allow` (dial in plaintext, encrypted where that is hung up on; accept both),
+    `prefer` (dial encrypted first; accept both), `require` (RC4 only, both ways) or `off`. As Transmission's
+    and libtorrent's settings: RC4 hides from traffic shapers, costs a second of CPU a GiB, and is no secrecy."""
+
+    proxy: str = ""
+    """URL of the proxy that carries everything, see `proxy`; empty for none. With one, whatever it cannot carry
+    is off: nothing may go past it."""
+
+    proxy_timeout: float = 20.0
+    """Seconds for a connection through a proxy, which may itself lead through others: Tor takes up to 15 s."""
+
+    @property
+    def allows_direct(self) -> bool:
+        """Whether anything may go past a proxy: UDP, multicast, port mapping, listening, looking names up."""
+        return not self.proxy
+
     # --- requests --------------------------------------------------------------------------------
     initial_queue_depth: int = 16
     """Requests in flight to a new peer; grows by one a block (slow start, as libtorrent does)."""

@@ -6,6 +6,8 @@ this machine, or its network, can reach (server-side request forgery): a router'
     http://10.0.0.1/...        allowed: somebody may well run a server there
     http://public.example/...  -- redirects to --> http://10.0.0.1/...      not followed
 
+Where a host name leads is looked up, except (`looks_up=False`) where a proxy does that: nothing may go past it.
+
 Spec: none; the rules are those of libtorrent's `ssrf_mitigation`.
 Thread: any.
 Lock: none.
@@ -27,25 +29,28 @@ MAX_REASON_LENGTH: Final = 200
 """Characters of a stranger's words, a tracker's failure reason say, that are shown."""
 
 
-def is_loopback(host: str) -> bool:
+def is_loopback(host: str, *, looks_up: bool = True) -> bool:
     """Tell whether a host is this very machine, by whatever name: localhost, 127.1, 0.0.0.0, a public name ..."""
-    return any(address.is_loopback or address.is_unspecified for address in _addresses(host))
+    return any(address.is_loopback or address.is_unspecified for address in _addresses(host, looks_up=looks_up))
 
 
-def is_private(host: str) -> bool:
+def is_private(host: str, *, looks_up: bool = True) -> bool:
     """Tell whether any address of a host is not a public one."""
-    return any(not address.is_global for address in _addresses(host))
+    return any(not address.is_global for address in _addresses(host, looks_up=looks_up))
 
 
-def leads_inside(source: str, target: str) -> bool:
+def leads_inside(source: str, target: str, *, looks_up: bool = True) -> bool:
     """Tell whether a redirect leads from a public host to a private one.
 
     Args:
         source: the URL that answered with a redirect.
         target: the whole URL that it leads to.
+        looks_up: find out where their hosts' names lead.
     """
     source_host, target_host = urlsplit(source).hostname or "", urlsplit(target).hostname or ""
-    return target_host != source_host and is_private(target_host) and not is_private(source_host)
+    if target_host == source_host or not is_private(target_host, looks_up=looks_up):
+        return False
+    return not is_private(source_host, looks_up=looks_up)
 
 
 def error_in_words(error: Exception) -> str:
@@ -76,10 +81,13 @@ def error_in_words(error: Exception) -> str:
     return "its host name is not known" if "resolve" in text else printable(text, MAX_REASON_LENGTH)
 
 
-def _addresses(host: str) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+def _addresses(host: str, *, looks_up: bool) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
     """Give the addresses of a host; none for one that is not known, which cannot be reached either."""
+    if not looks_up and host.rstrip(".").lower() == "localhost":
+        host = "127.0.0.1"
+    flags = 0 if looks_up else socket.AI_NUMERICHOST
     with suppress(OSError, UnicodeError):  # UnicodeError: too long for a name
-        for *_, target in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM):
+        for *_, target in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=flags):
             address = ipaddress.ip_address(str(target[0]).partition("%")[0])
             mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
             yield mapped or address

@@ -36,6 +36,7 @@ from types import TracebackType
 from typing import Self
 
 from torrent_client.config import MAX_MESSAGE_LENGTH, Config
+from torrent_client.dialing import open_peer_socket
 from torrent_client.errors import HandshakeError, PeerDisconnected, StorageError
 from torrent_client.peer_writer import PeerWriter
 from torrent_client.protocol.messages import (
@@ -116,19 +117,14 @@ class PeerConnection:
         Raises:
             PeerDisconnected: nothing answers there, or `close` was called meanwhile.
         """
-        try:
-            family, kind, protocol, _, target = socket.getaddrinfo(
-                self.address.host, self.address.port, type=socket.SOCK_STREAM
-            )[0]
-            self._sock = socket.socket(family, kind, protocol)
-            if self.close_reason is not None:
-                raise PeerDisconnected(self.close_reason)
-            self._sock.settimeout(self._config.connect_timeout)
-            self._sock.connect(target)
-        except OSError as error:
-            raise PeerDisconnected(f"cannot connect: {error.strerror or error}") from error
-        except UnicodeError as error:
-            raise PeerDisconnected("cannot connect: its name is none that a host can have") from error
+        self._sock = open_peer_socket(self.address, self._config, self._opening)
+
+    def _opening(self, sock: socket.socket) -> None:
+        """Take note of a socket before it connects: `close` then shuts it down."""
+        self._sock = sock
+        if self.close_reason is not None:
+            sock.close()
+            raise PeerDisconnected(self.close_reason)
 
     def handshake(self) -> Handshake:
         """Exchange handshakes and start the writer.

@@ -32,6 +32,7 @@ from torrent_client.config import MAX_TRACKER_RESPONSE, Config
 from torrent_client.errors import BencodeError, TrackerError
 from torrent_client.http_rules import MAX_REASON_LENGTH, MAX_REDIRECTS, error_in_words, is_loopback, leads_inside
 from torrent_client.protocol.bencode import BencodeValue, bencode_decode
+from torrent_client.proxy import proxy_trouble, requests_proxies
 from torrent_client.text import printable
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class TrackerClient:
         Raises:
             TrackerError: it cannot be reached, refused, or answered nonsense.
         """
-        check_tracker_url(self.url)
+        check_tracker_url(self.url, looks_up=self._config.allows_direct)
         wanted = self._config.num_want if num_want is None else num_want
         url = self.announce_url(progress, event, wanted, tracker_id)
         return parse_announce(self._get(url, time_limit or 2 * self._config.tracker_read_timeout))
@@ -185,17 +186,18 @@ class TrackerClient:
                     target = response.headers.get("Location") if response.is_redirect else None
                     if target is None:
                         return _body(response, deadline)
-                    url = _redirect(url, target)
+                    url = _redirect(url, target, looks_up=self._config.allows_direct)
             # Both libraries let some of the errors below them through: of names that are none, say.
             except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
-                raise TrackerError(error_in_words(error)) from error
+                raise TrackerError(proxy_trouble(self._config, error) or error_in_words(error)) from error
         raise TrackerError(f"more than {MAX_REDIRECTS} redirects")
 
     def _request(self, session: "requests.Session", url: str, deadline: float) -> "requests.Response":
         left = max(0.1, deadline - time.monotonic())
         timeouts = min(self._config.tracker_connect_timeout, left), min(self._config.tracker_read_timeout, left)
         session.headers["User-Agent"] = USER_AGENT
-        return session.get(url, timeout=timeouts, stream=True, allow_redirects=False)
+        proxies = requests_proxies(self._config)
+        return session.get(url, timeout=timeouts, stream=True, allow_redirects=False, proxies=proxies)
 
 
 def parse_announce(body: bytes) -> AnnounceResponse:
@@ -233,8 +235,12 @@ def parse_announce(body: bytes) -> AnnounceResponse:
     )
 
 
-def check_tracker_url(url: str) -> None:
+def check_tracker_url(url: str, *, looks_up: bool = True) -> None:
     """Refuse URLs by which a torrent could make us talk to something that is no tracker.
+
+    Args:
+        url: what the torrent names.
+        looks_up: find out where host names lead; not where a proxy does that, past which nothing may go.
 
     Raises:
         TrackerError: another scheme than http and https, no host, or a path other than /announce on
@@ -250,15 +256,15 @@ def check_tracker_url(url: str) -> None:
     if not host:
         raise TrackerError("the URL has no host")
     path = unquote(parts.path)
-    if is_loopback(host) and (not path.startswith("/announce") or "/." in path):
+    if is_loopback(host, looks_up=looks_up) and (not path.startswith("/announce") or "/." in path):
         raise TrackerError("a tracker on this machine must be at /announce")
 
 
-def _redirect(url: str, location: str) -> str:
+def _redirect(url: str, location: str, *, looks_up: bool = True) -> str:
     """Return where a redirect leads, unless it leads from a public host to a private one."""
     target = urljoin(url, location)
-    check_tracker_url(target)
-    if leads_inside(url, target):
+    check_tracker_url(target, looks_up=looks_up)
+    if leads_inside(url, target, looks_up=looks_up):
         host = urlsplit(target).hostname
         raise TrackerError(f"redirected from a public host to a private one, {host}: not followed")
     return target
