@@ -23,7 +23,8 @@ from torrent_client.file_selection import FilePriority, FileRange, parse_priorit
 from torrent_client.tracker_client import PeerAddress
 
 DEFAULT_COMMAND = "get"
-COMMANDS = (DEFAULT_COMMAND, "seed", "info", "verify", "create", "demo", "completion")
+MILESTONES = ("decode", "peers", "handshake", "download_piece", "download")
+COMMANDS = (DEFAULT_COMMAND, "seed", "info", "verify", "create", "demo", "completion", *MILESTONES)
 
 DESCRIPTION = """\
 A BitTorrent client in Python.
@@ -38,6 +39,8 @@ A BitTorrent client in Python.
   python main.py completion bash       print a completion script for the shell
 
   python main.py get --help            all options of a download
+
+one step at a time, for coursework: decode, info, peers, handshake, download_piece, download
 """
 
 EPILOG = """\
@@ -122,7 +125,32 @@ def build_parser() -> argparse.ArgumentParser:
     _add_output_options(demo)
     completion = commands.add_parser("completion", help="print a completion script for the shell")
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    _add_milestones(commands)
     return parser
+
+
+def _add_milestones(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the coursework's commands; their names and arguments are those of the course."""
+    decode = commands.add_parser("decode", help="coursework: print a bencoded value as JSON")
+    decode.add_argument("value", metavar="VALUE", help="such as d3:foo3:bar5:helloi52ee")
+    peers = commands.add_parser("peers", help="coursework: ask the tracker for peers")
+    _add_torrent(peers)
+    handshake = commands.add_parser("handshake", help="coursework: shake hands with a peer and print its id")
+    _add_torrent(handshake)
+    handshake.add_argument("peer", type=parse_peer, metavar="IP:PORT", help="the peer")
+    piece = commands.add_parser("download_piece", help="coursework: download one piece into a file")
+    _add_output_file(piece)
+    _add_torrent(piece)
+    piece.add_argument("index", type=_whole, metavar="INDEX", help="the piece, from 0 on")
+    download = commands.add_parser("download", help="coursework: download into a file, by BEP 3 alone")
+    _add_output_file(download)
+    _add_torrent(download)
+
+
+def _add_output_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o", "--output", type=_path, required=True, metavar="OUT", help="where it goes, a file; replaced if it exists"
+    )
 
 
 def _add_download_options(parser: argparse.ArgumentParser) -> None:

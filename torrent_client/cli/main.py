@@ -14,7 +14,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import NoReturn
 
-from torrent_client.cli.arguments import parse
+from torrent_client.cli.arguments import MILESTONES, parse
 from torrent_client.cli.exit_codes import ExitCode, exit_code
 from torrent_client.errors import TorrentError
 from torrent_client.text import printable
@@ -92,6 +92,10 @@ def _run_command(options: Namespace) -> int:
             from torrent_client.cli.completion import print_completion
 
             return print_completion(options)
+        case command if command in MILESTONES:
+            from torrent_client.cli.milestones import run_milestone
+
+            return run_milestone(options)
         case _:
             from torrent_client.cli.get import get
 
