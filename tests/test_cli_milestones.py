@@ -5,18 +5,21 @@ import http.server
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
-from tests.fake_peer import FakePeer, FakeServer, Gone, block_of, fake_id, metainfo, torrent_of
+from tests.fake_peer import FakePeer, FakeServer, Gone, Script, block_of, fake_id, metainfo, serving, torrent_of
 from tests.support import payload
-from torrent_client import plain_client
+from torrent_client import plain_client, plain_metadata
 from torrent_client.bitfield import Bitfield
 from torrent_client.cli.main import main
 from torrent_client.config import BLOCK_SIZE
+from torrent_client.magnet import MagnetLink
 from torrent_client.protocol.bencode import bencode_encode
-from torrent_client.protocol.messages import BitfieldMessage, Interested, Request, Unchoke
+from torrent_client.protocol.extensions import ExtendedHandshake
+from torrent_client.protocol.messages import BitfieldMessage, Extended, Interested, KeepAlive, Request, Unchoke
+from torrent_client.protocol.metadata import MetadataKind, MetadataMessage
 
 DATA = payload(3 * 2 * BLOCK_SIZE + 1234)
 TORRENT = torrent_of(DATA, name="data.bin")
@@ -96,9 +99,33 @@ def lesson_peer(peer: FakePeer) -> None:
     assert handshake.info_hash == TORRENT.info_hash
     peer.send_raw(b"\x13BitTorrent protocol" + bytes.fromhex("0000000000100004") + TORRENT.info_hash + SEEDER_ID)
     peer.send(BitfieldMessage(Bitfield.full(TORRENT.piece_count).to_bytes()))
-    assert peer.next_message() == Interested()
-    peer.send(Unchoke())
+    serve_one_by_one(peer)
+
+
+def lesson_magnet_peer(peer: FakePeer, info: bytes = TORRENT.info, chunk: int = 16 * 1024) -> None:
+    """The same for a magnet link: extension bit alone, extension handshake first, metadata next, pieces last."""
+    assert peer.read_handshake().reserved == bytes.fromhex("0000000000100000")
+    peer.send_raw(b"\x13BitTorrent protocol" + bytes.fromhex("0000000000100000") + TORRENT.info_hash + SEEDER_ID)
+    peer.send(BitfieldMessage(Bitfield.full(TORRENT.piece_count).to_bytes()), KeepAlive())
     with contextlib.suppress(Gone):
+        hello = peer.next_message()
+        assert isinstance(hello, Extended)
+        assert hello.extension_id == 0
+        our_id = ExtendedHandshake.decode(hello.payload).extensions["ut_metadata"]
+        peer.send(Extended(0, ExtendedHandshake({"ut_metadata": 123}, metadata_size=len(info)).encode()))
+        for number, start in enumerate(range(0, len(info), chunk)):
+            assert peer.next_message() == Extended(123, MetadataMessage(MetadataKind.REQUEST, number).encode())
+            data = MetadataMessage(MetadataKind.DATA, number, len(info), info[start : start + chunk])
+            peer.send(Extended(our_id, data.encode()))
+        serve_one_by_one(peer)
+
+
+def serve_one_by_one(peer: FakePeer) -> None:
+    """Wait for `interested`, unchoke, and answer requests."""
+    with contextlib.suppress(Gone):
+        first = peer.next_message()
+        assert first == Interested(), first
+        peer.send(Unchoke())
         while True:
             request = peer.next_message()
             assert isinstance(request, Request), request
@@ -240,3 +267,118 @@ def test_out_is_no_directory_with_something_in_it(
     """Nothing of a user's is replaced that is more than a file."""
     assert main(["download", "-o", str(tmp_path), str(torrent)]) == 4
     assert "is a directory" in capsys.readouterr().err
+
+
+# --- magnet links -------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def magnet(*scripts: Script) -> Iterator[str]:
+    """Give a link whose tracker knows peers with these scripts."""
+    with serving(*scripts) as servers:
+        peers = b"".join(bytes([127, 0, 0, 1]) + server.port.to_bytes(2, "big") for server in servers)
+        with lesson_tracker(bencode_encode({"interval": 60, "peers": peers}), length=1) as (url, complaints):
+            yield f"magnet:?xt=urn:btih:{TORRENT.info_hash.hex()}&dn=data.bin&tr={quote(url, safe='')}"
+            assert not complaints
+
+
+def test_magnet_parse_prints_tracker_and_info_hash(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of several trackers the first."""
+    link = f"magnet:?xt=urn:btih:{TORRENT.info_hash.hex()}&dn=x&tr=http%3A%2F%2Fa.example%2Fannounce&tr=udp%3A%2F%2Fb"
+    assert main(["magnet_parse", link]) == 0
+    assert capsys.readouterr().out == (
+        f"Tracker URL: http://a.example/announce\nInfo Hash: {TORRENT.info_hash.hex()}\n"
+    )
+
+
+def test_magnet_handshake_prints_both_ids(capsys: pytest.CaptureFixture[str]) -> None:
+    """The peer's, and the one it gave ut_metadata."""
+    with magnet(lesson_magnet_peer) as link:
+        assert main(["magnet_handshake", link]) == 0
+    assert capsys.readouterr().out == f"Peer ID: {SEEDER_ID.hex()}\nPeer Metadata Extension ID: 123\n"
+
+
+def test_magnet_info_prints_the_lines_of_info(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exactly those, from the metadata and the link's tracker; the metadata may come in several pieces."""
+    monkeypatch.setattr(plain_metadata, "metadata_pieces", lambda size: -(-size // 50))
+    with magnet(lambda peer: lesson_magnet_peer(peer, chunk=50)) as link:
+        assert main(["magnet_info", link]) == 0
+    printed = capsys.readouterr().out
+    path = tmp_path / "a.torrent"
+    path.write_bytes(metainfo(DATA, name="data.bin", announce=MagnetLink.parse(link).trackers[0]))
+    main(["info", str(path)])
+    assert printed == capsys.readouterr().out
+
+
+def test_magnet_download_piece_writes_the_piece(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the one connection, in the order of the course."""
+    output = tmp_path / "piece"
+    with magnet(lesson_magnet_peer) as link:
+        assert main(["magnet_download_piece", "-o", str(output), link, "1"]) == 0
+    assert output.read_bytes() == DATA[2 * BLOCK_SIZE : 4 * BLOCK_SIZE]
+    assert capsys.readouterr().out == ""
+
+
+def test_magnet_download_writes_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A peer without metadata is passed over, and serves pieces all the same."""
+    output = tmp_path / "out"
+    with magnet(lesson_peer_without_extensions, lesson_magnet_peer) as link:
+        assert main(["magnet_download", "-o", str(output), link]) == 0
+    assert output.read_bytes() == DATA
+    assert capsys.readouterr().out == ""
+
+
+def lesson_peer_without_extensions(peer: FakePeer) -> None:
+    """Answer with no reserved bit, and serve."""
+    peer.read_handshake()
+    peer.send_raw(b"\x13BitTorrent protocol" + bytes(8) + TORRENT.info_hash + fake_id("plain"))
+    with contextlib.suppress(Gone):
+        peer.send(BitfieldMessage(Bitfield.full(TORRENT.piece_count).to_bytes()))
+        serve_one_by_one(peer)
+
+
+def reject(peer: FakePeer) -> None:
+    """Give no metadata after all."""
+    peer.shake_hands(TORRENT.info_hash, SEEDER_ID, bytes.fromhex("0000000000100000"))
+    peer.expect(Extended)
+    peer.send(Extended(0, ExtendedHandshake({"ut_metadata": 3}, metadata_size=100).encode()))
+    peer.expect(Extended)
+    peer.send(Extended(1, MetadataMessage(MetadataKind.REJECT, 0).encode()))
+    peer.read_until_gone()
+
+
+def no_metadata(peer: FakePeer) -> None:
+    """Speak the extension protocol, and no ut_metadata."""
+    peer.shake_hands(TORRENT.info_hash, SEEDER_ID, bytes.fromhex("0000000000100000"))
+    peer.send(Extended(0, ExtendedHandshake({"ut_pex": 3}).encode()))
+    peer.read_until_gone()
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (lambda peer: lesson_magnet_peer(peer, info=TORRENT.info.replace(b"data.bin", b"DATA.BIN")), "another hash"),
+        (lesson_peer_without_extensions, "extension protocol"),
+        (no_metadata, "gives no metadata"),
+        (reject, "refuses piece 0"),
+    ],
+)
+def test_magnet_info_says_why_there_is_no_metadata(
+    script: Script, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing that does not hash to the link's info hash is printed."""
+    with magnet(script) as link:
+        assert main(["magnet_info", link]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert reason in err
+
+
+def test_the_links_own_peers_do_without_a_tracker(capsys: pytest.CaptureFixture[str]) -> None:
+    """`x.pe` names one; the tracker is down."""
+    with FakeServer(lesson_magnet_peer) as server:
+        link = f"magnet:?xt=urn:btih:{TORRENT.info_hash.hex()}&tr=http://127.0.0.1:9/announce&x.pe={server.address}"
+        assert main(["magnet_handshake", link]) == 0
+    assert "123" in capsys.readouterr().out

@@ -4,10 +4,10 @@
                                 then  requests -> blocks -> requests ...  until nothing is wanted
     the caller's thread         ten times a second: who owes us blocks for too long, who has nothing to do?
 
-It announces no extension: the eight reserved bytes of its handshake are zero, its first message is `interested`, and
-it sends nothing that BEP 3 does not have. So a peer written for a lesson understands all of it, and a capture of it
-shows nothing but the protocol. It serves nothing and keeps no state: `download_manager` is the real client, of the same
-parts. Called by the milestone commands.
+It announces no extension (unless it is told to, after a magnet link): the eight reserved bytes of its handshake are
+zero, its first message is `interested`, and it sends nothing that BEP 3 does not have. So a peer written for a lesson
+understands all of it, and a capture of it shows nothing but the protocol. It serves nothing and keeps no state:
+`download_manager` is the real client, of the same parts. Called by the milestone commands.
 
 Spec: BEP 3 (peer protocol); the guide's Tasks 5 to 12.
 Thread: the caller's, and a worker for each peer (`peer` in its name), which all end in `fetch`.
@@ -18,7 +18,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Final
+from typing import Final, NamedTuple
 
 from torrent_client.active_piece import ActivePiece
 from torrent_client.bitfield import Bitfield
@@ -27,9 +27,11 @@ from torrent_client.errors import PeerError, TorrentError, TrackerError
 from torrent_client.peer_connection import PeerConnection
 from torrent_client.piece_manager import PieceManager
 from torrent_client.piece_picker import WantedPieces
+from torrent_client.protocol.extensions import EXTENDED_HANDSHAKE_ID, ExtendedHandshake
 from torrent_client.protocol.messages import (
     BitfieldMessage,
     Choke,
+    Extended,
     Have,
     Interested,
     Message,
@@ -37,6 +39,7 @@ from torrent_client.protocol.messages import (
     Unchoke,
     encode_requests,
 )
+from torrent_client.protocol.metadata import METADATA_EXTENSION
 from torrent_client.torrent_parser import TorrentFile
 from torrent_client.tracker_client import PeerAddress, TrackerClient
 
@@ -48,6 +51,22 @@ ROUNDS: Final = 3
 
 ROUND_PAUSE: Final = 1.0
 """Seconds before the second round, twice that before the third."""
+
+METADATA_ID: Final = 1
+"""The id under which we take metadata messages (BEP 10); any from 1 to 255 would do."""
+
+
+class ReadyPeer(NamedTuple):
+    """A peer with which handshakes have been exchanged, and what it has said since then."""
+
+    connection: PeerConnection
+    said: list[Message]
+
+
+def say_hello(connection: PeerConnection) -> None:
+    """Send the extension handshake, which says that we take metadata messages (BEP 9 and 10)."""
+    hello = ExtendedHandshake({METADATA_EXTENSION: METADATA_ID})
+    connection.send(Extended(EXTENDED_HANDSHAKE_ID, hello.encode()))
 
 
 def find_peers(trackers: Sequence[Sequence[str]], info_hash: bytes, peer_id: bytes, left: int) -> list[PeerAddress]:
@@ -88,6 +107,7 @@ class PlainClient:
         store: is given the index and the bytes of every piece whose hash is good, by several threads.
         wanted: pieces to fetch; all by default.
         config: time-outs.
+        extensions: announce the extension protocol, and send its handshake to who announces it as well.
     """
 
     def __init__(
@@ -97,6 +117,8 @@ class PlainClient:
         store: Callable[[int, memoryview], None],
         wanted: Iterable[int] | None = None,
         config: Config | None = None,
+        *,
+        extensions: bool = False,
     ) -> None:
         """Connect to nobody yet."""
         self._config = config or Config()
@@ -111,13 +133,18 @@ class PlainClient:
         self._info_hash = torrent.info_hash
         self._peer_id = peer_id
         self._store = store
+        self._extensions = extensions
         self._connections: dict[PeerAddress, PeerConnection] = {}
         self._failures: dict[PeerAddress, str] = {}
         self._error: TorrentError | None = None
         self._closing = False
 
-    def fetch(self, addresses: Sequence[PeerAddress]) -> None:
+    def fetch(self, addresses: Sequence[PeerAddress], ready: ReadyPeer | None = None) -> None:
         """Get every wanted piece from these peers, several at a time.
+
+        Args:
+            addresses: where they are.
+            ready: one that we are connected to already; its connection is closed in the end.
 
         Raises:
             TorrentError: what they have or give is not all that is wanted; says why of each.
@@ -127,18 +154,22 @@ class PlainClient:
             if self.pieces.is_done:
                 return
             time.sleep(attempt * ROUND_PAUSE)
-            self._try_all(addresses)
+            self._try_all(addresses, ready if attempt == 0 else None)
             if self._error:
                 raise self._error
         if not self.pieces.is_done:
             reasons = "; ".join(f"{address}: {reason}" for address, reason in self._failures.items())
             raise TorrentError(f"the peers did not give all pieces; {reasons or 'there are no peers'}")
 
-    def _try_all(self, addresses: Sequence[PeerAddress]) -> None:
+    def _try_all(self, addresses: Sequence[PeerAddress], ready: ReadyPeer | None) -> None:
         """Talk to each peer once, until nothing is wanted any more."""
         self._closing = False
         with ThreadPoolExecutor(self._config.dials_at_once, thread_name_prefix="peer") as executor:
-            talks: set[Future[None]] = {executor.submit(self._talk, address) for address in dict.fromkeys(addresses)}
+            talks: set[Future[None]] = {executor.submit(self._talk, ready)} if ready else set()
+            known = {ready.connection.address} if ready else set()
+            talks |= {
+                executor.submit(self._dial, address) for address in dict.fromkeys(addresses) if address not in known
+            }
             try:
                 while talks and not self.pieces.is_done and not self._error:
                     ended, talks = wait(talks, TICK)
@@ -162,31 +193,41 @@ class PlainClient:
 
     # --- one peer --------------------------------------------------------------------------------------
 
-    def _talk(self, address: PeerAddress) -> None:
-        """Do all there is to do with one peer; the error boundary of its worker."""
+    def _dial(self, address: PeerAddress) -> None:
+        """Connect to one peer, and do all there is to do with it."""
         connection = PeerConnection(
             address,
             self._info_hash,
             self._peer_id,
+            extensions=self._extensions,
             max_message_length=max(MAX_MESSAGE_LENGTH, self.pieces.piece_count // 8 + 2),
             config=self._config,
         )
-        self._connections[address] = connection
+        self._talk(ReadyPeer(connection, []))
+
+    def _talk(self, peer: ReadyPeer) -> None:
+        """Talk with one peer until nothing is wanted; the error boundary of its worker."""
+        connection, said = peer
+        self._connections[connection.address] = connection
         try:
             with connection:
-                connection.connect()
-                connection.handshake()
+                if connection.remote is None:
+                    connection.connect()
+                    remote = connection.handshake()
+                    if self._extensions and remote.supports_extensions:
+                        say_hello(connection)
                 self.pieces.add_peer(connection)
                 self.pieces.peer_choked(connection, keeps_requests=False)  # every connection begins choked (BEP 3)
+                self._received(connection, said)
                 while not self.pieces.is_done and not self._closing:
                     self._received(connection, connection.receive())
         except PeerError as error:
-            self._failures[address] = str(error)
+            self._failures[connection.address] = str(error)
         except TorrentError as error:
             self._error = error
         finally:
             self.pieces.remove_peer(connection)
-            del self._connections[address]
+            del self._connections[connection.address]
 
     def _received(self, connection: PeerConnection, messages: list[Message]) -> None:
         """Take note of what came, and answer it: with interest, or with requests."""

@@ -59,6 +59,28 @@ def test_the_ladder_is_climbed_with_a_real_peer(seeder: Seeder, torrent: MadeTor
             assert output.read_bytes() == data
 
 
+@pytest.mark.parametrize("seeder", [libtorrent_seeder, aria2_seeder, rtorrent_seeder])
+def test_the_magnet_ladder_is_climbed_with_a_real_peer(seeder: Seeder, torrent: MadeTorrent, tmp_path: Path) -> None:
+    """From the link alone: both ids, the metadata, a piece, the file."""
+    data = torrent.files[torrent.name]
+    with opentracker(tmp_path, torrent) as tracker:
+        tracked = torrent.with_trackers(tracker.announce_url)
+        with seeder(tmp_path, tracked):
+            tracker.wait_for_seeders(tracked)
+            link = f"magnet:?xt=urn:btih:{tracked.info_hash.hex()}&dn=x&tr={tracker.announce_url}"
+            wanted = f"Tracker URL: {tracker.announce_url}\nInfo Hash: {tracked.info_hash.hex()}\n"
+            assert milestone("magnet_parse", link) == wanted
+            peer_id, number = milestone("magnet_handshake", link).splitlines()
+            assert len(bytes.fromhex(peer_id.removeprefix("Peer ID: "))) == 20
+            assert 0 < int(number.removeprefix("Peer Metadata Extension ID: ")) < 256
+            assert milestone("magnet_info", link) == milestone("info", tracked.path)
+            output = tmp_path / "out"
+            assert milestone("magnet_download_piece", "-o", output, link, "0") == ""
+            assert output.read_bytes() == data[:PIECE_LENGTH]
+            assert milestone("magnet_download", "-o", output, link) == ""
+            assert output.read_bytes() == data
+
+
 def test_a_peer_that_unchokes_late_is_waited_for(torrent: MadeTorrent, tmp_path: Path) -> None:
     """Transmission does so every 10 s; the course allows 20 s for a download."""
     with opentracker(tmp_path, torrent) as tracker:

@@ -23,7 +23,8 @@ from torrent_client.file_selection import FilePriority, FileRange, parse_priorit
 from torrent_client.tracker_client import PeerAddress
 
 DEFAULT_COMMAND = "get"
-MILESTONES = ("decode", "peers", "handshake", "download_piece", "download")
+MAGNET_MILESTONES = ("magnet_parse", "magnet_handshake", "magnet_info", "magnet_download_piece", "magnet_download")
+MILESTONES = ("decode", "peers", "handshake", "download_piece", "download", *MAGNET_MILESTONES)
 COMMANDS = (DEFAULT_COMMAND, "seed", "info", "verify", "create", "demo", "completion", *MILESTONES)
 
 DESCRIPTION = """\
@@ -40,7 +41,8 @@ A BitTorrent client in Python.
 
   python main.py get --help            all options of a download
 
-one step at a time, for coursework: decode, info, peers, handshake, download_piece, download
+one step at a time, for coursework: decode, info, peers, handshake, download_piece, download;
+magnet_parse, magnet_handshake, magnet_info, magnet_download_piece, magnet_download
 """
 
 EPILOG = """\
@@ -145,6 +147,13 @@ def _add_milestones(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     download = commands.add_parser("download", help="coursework: download into a file, by BEP 3 alone")
     _add_output_file(download)
     _add_torrent(download)
+    for name in MAGNET_MILESTONES:
+        magnet = commands.add_parser(name, help="coursework: the same with a magnet link")
+        if "download" in name:
+            _add_output_file(magnet)
+        magnet.add_argument("link", metavar="LINK", help="the magnet link; quote it, for it has & in it")
+        if name == "magnet_download_piece":
+            magnet.add_argument("index", type=_whole, metavar="INDEX", help="the piece, from 0 on")
 
 
 def _add_output_file(parser: argparse.ArgumentParser) -> None:

@@ -7,10 +7,17 @@
     download_piece -o OUT FILE INDEX      one piece into OUT
     download -o OUT FILE                  all of it into OUT
 
-They are thin: a few calls of the spine's modules each, in the order in which a student writes them. Handshakes have
-the plain profile, all reserved bits zero, because a lesson's peer compares them byte for byte.
+    magnet_parse LINK                     tracker and info hash of a magnet link
+    magnet_handshake LINK                 the peer's id, and the id under which it takes requests for metadata
+    magnet_info LINK                      the lines of `info`
+    magnet_download_piece -o OUT LINK INDEX
+    magnet_download -o OUT LINK
 
-Spec: BEP 3; the guide's Tasks 2 to 12.
+They are thin: a few calls of the spine's modules each, in the order in which a student writes them. Handshakes have
+the plain profile, all reserved bits zero but, with a magnet link, the extension bit: a lesson's peer compares them byte
+for byte.
+
+Spec: BEP 3, and 9 and 10 with magnet links; the guide's Tasks 2 to 12.
 Thread: main, and those of `plain_client`.
 Lock: none.
 """
@@ -20,17 +27,27 @@ import os
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
-from torrent_client.errors import StorageError, TorrentError
+from torrent_client.cli.info import print_lines
+from torrent_client.config import Config
+from torrent_client.errors import PeerError, StorageError, TorrentError, TrackerError
+from torrent_client.magnet import MagnetLink, metainfo
 from torrent_client.peer_connection import PeerConnection
-from torrent_client.plain_client import PlainClient, find_peers
+from torrent_client.plain_client import PlainClient, ReadyPeer, find_peers
+from torrent_client.plain_metadata import MetadataPeer
 from torrent_client.protocol.bencode import BencodeValue, bencode_decode
 from torrent_client.storage import Storage
+from torrent_client.text import printable
 from torrent_client.torrent_parser import TorrentFile
 from torrent_client.tracker_client import PeerAddress, generate_peer_id
+
+Answer = TypeVar("Answer")
+
+PATIENCE: Final = Config(connect_timeout=3.0, handshake_timeout=5.0, idle_timeout=30.0)
+"""Peers of a magnet link are asked one after the other, so that none may take long."""
 
 JsonValue: TypeAlias = int | str | list["JsonValue"] | dict[str, "JsonValue"]
 
@@ -94,6 +111,108 @@ def _download(options: Namespace) -> None:
     fetch_all(torrent, peer_id, options.output, _peers_of(torrent, peer_id))
 
 
+def _magnet_parse(options: Namespace) -> None:
+    link = MagnetLink.parse(options.link)
+    print(f"Tracker URL: {printable(next(iter(link.trackers), ''))}")
+    print(f"Info Hash: {link.info_hash.hex()}")
+
+
+def _magnet_handshake(options: Namespace) -> None:
+    link, peer_id = MagnetLink.parse(options.link), generate_peer_id()
+
+    def show(peer: MetadataPeer, number: int) -> None:
+        assert peer.connection.remote is not None
+        print(f"Peer ID: {peer.connection.remote.peer_id.hex()}")
+        print(f"Peer Metadata Extension ID: {number}")
+
+    _first_that_gives(link, peer_id, _addresses_of(link, peer_id), show)
+
+
+def _magnet_info(options: Namespace) -> None:
+    link, peer_id = MagnetLink.parse(options.link), generate_peer_id()
+    _with_metadata(link, peer_id, lambda torrent, _addresses, _ready: print_lines(torrent))
+
+
+def _magnet_download_piece(options: Namespace) -> None:
+    link, peer_id = MagnetLink.parse(options.link), generate_peer_id()
+
+    def download(torrent: TorrentFile, addresses: Sequence[PeerAddress], ready: ReadyPeer) -> None:
+        check_index(torrent, options.index)
+        fetch_piece(torrent, peer_id, options.index, options.output, addresses, ready)
+
+    _with_metadata(link, peer_id, download)
+
+
+def _magnet_download(options: Namespace) -> None:
+    link, peer_id = MagnetLink.parse(options.link), generate_peer_id()
+
+    def download(torrent: TorrentFile, addresses: Sequence[PeerAddress], ready: ReadyPeer) -> None:
+        fetch_all(torrent, peer_id, options.output, addresses, ready)
+
+    _with_metadata(link, peer_id, download)
+
+
+def _addresses_of(link: MagnetLink, peer_id: bytes) -> list[PeerAddress]:
+    """Return the link's own peers and those of its trackers, which may all fail where there are such peers."""
+    try:
+        tiers = [[url] for url in link.trackers]
+        return [*link.peers, *find_peers(tiers, link.info_hash, peer_id, 1)]  # 1: nobody knows yet how much we lack
+    except TrackerError:
+        if not link.peers:
+            raise
+        return list(link.peers)
+
+
+def _with_metadata(
+    link: MagnetLink, peer_id: bytes, use: Callable[[TorrentFile, Sequence[PeerAddress], ReadyPeer], None]
+) -> None:
+    """Get the metadata from the first peer that gives it, and use it while that peer is still connected."""
+    addresses = _addresses_of(link, peer_id)
+
+    def fetch(peer: MetadataPeer, _number: int) -> TorrentFile:
+        return TorrentFile.from_bytes(metainfo(peer.fetch(), [[url] for url in link.trackers], link.web_seeds))
+
+    peer, torrent = _first_that_gives(link, peer_id, addresses, fetch, keep=True)
+    with peer.connection:
+        use(torrent, addresses, peer.ready())
+
+
+def _first_that_gives(
+    link: MagnetLink,
+    peer_id: bytes,
+    addresses: Sequence[PeerAddress],
+    ask: Callable[[MetadataPeer, int], Answer],
+    *,
+    keep: bool = False,
+) -> tuple[MetadataPeer, Answer]:
+    """Ask one peer after the other, with the extension handshake, until one answers.
+
+    Args:
+        link: names the torrent.
+        peer_id: 20 bytes, ours.
+        addresses: the peers.
+        ask: gets the peer and the id that it takes requests under; raises PeerError if that one is no good.
+        keep: leave the connection open.
+
+    Raises:
+        TorrentError: none did; says why of each.
+    """
+    failures = []
+    for address in dict.fromkeys(addresses):
+        peer = MetadataPeer(address, link.info_hash, peer_id, PATIENCE)
+        with ExitStack() as stack:
+            stack.enter_context(peer.connection)
+            try:
+                answer = ask(peer, peer.meet())
+            except PeerError as error:
+                failures.append(f"{address}: {error}")
+                continue
+            if keep:
+                stack.pop_all()
+            return peer, answer
+    raise TorrentError(f"no peer gave the metadata; {'; '.join(failures) or 'there are no peers'}")
+
+
 def check_index(torrent: TorrentFile, index: int) -> None:
     """Refuse a piece that the torrent does not have.
 
@@ -105,9 +224,14 @@ def check_index(torrent: TorrentFile, index: int) -> None:
 
 
 def fetch_piece(
-    torrent: TorrentFile, peer_id: bytes, index: int, output: Path, addresses: Sequence[PeerAddress]
+    torrent: TorrentFile,
+    peer_id: bytes,
+    index: int,
+    output: Path,
+    addresses: Sequence[PeerAddress],
+    ready: ReadyPeer | None = None,
 ) -> None:
-    """Download one piece into a file.
+    """Download one piece into a file; `ready` is a peer that is connected already.
 
     Raises:
         TorrentError: no peer gave it.
@@ -121,11 +245,19 @@ def fetch_piece(
             except OSError as error:
                 raise StorageError(f"cannot write {output}: {error.strerror or error}") from error
 
-        PlainClient(torrent, peer_id, store, [index]).fetch(addresses)
+        PlainClient(torrent, peer_id, store, [index], extensions=ready is not None).fetch(addresses, ready)
 
 
-def fetch_all(torrent: TorrentFile, peer_id: bytes, output: Path, addresses: Sequence[PeerAddress]) -> None:
+def fetch_all(
+    torrent: TorrentFile,
+    peer_id: bytes,
+    output: Path,
+    addresses: Sequence[PeerAddress],
+    ready: ReadyPeer | None = None,
+) -> None:
     """Download a torrent into a file, or, if it has several files, into a directory of that name.
+
+    `ready` is a peer that is connected already.
 
     Raises:
         TorrentError: the peers did not give all of it.
@@ -137,7 +269,7 @@ def fetch_all(torrent: TorrentFile, peer_id: bytes, output: Path, addresses: Seq
     ):
         storage.check_free_space(torrent.content_length)
         storage.preallocate()
-        PlainClient(torrent, peer_id, storage.write_piece).fetch(addresses)
+        PlainClient(torrent, peer_id, storage.write_piece, extensions=ready is not None).fetch(addresses, ready)
 
 
 @contextmanager
@@ -168,4 +300,9 @@ _COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "handshake": _handshake,
     "download_piece": _download_piece,
     "download": _download,
+    "magnet_parse": _magnet_parse,
+    "magnet_handshake": _magnet_handshake,
+    "magnet_info": _magnet_info,
+    "magnet_download_piece": _magnet_download_piece,
+    "magnet_download": _magnet_download,
 }
