@@ -163,8 +163,8 @@ def _totals(snapshots: Sequence[TorrentStats]) -> Text:
 
 
 def _progress(stats: TorrentStats) -> tuple[int, int]:
-    """Return how much of how much is done: pieces while they are checked, else bytes."""
-    if stats.state is TorrentState.CHECKING:
+    """Return how much of how much is done: pieces while they are checked or fetched as metadata, else bytes."""
+    if stats.state in (TorrentState.CHECKING, TorrentState.METADATA):
         return stats.checked, stats.to_check
     return stats.bytes_done, stats.size
 
@@ -204,6 +204,8 @@ def _bar(stats: TorrentStats) -> RenderableType:
     text = f"{percent_done(stats):.1f} %"
     if stats.state is TorrentState.CHECKING:
         text = f"{done:,}/{total:,} checked"
+    elif stats.state is TorrentState.METADATA:
+        text = f"{done:,}/{total:,} pieces of the metadata" if total else "no peer with the metadata yet"
     style = _style(stats)
     bar = ProgressBar(total=max(total, 1), completed=done if total else 1, complete_style=style)
     row.add_row(Text(state_name(stats), style=style), bar, text)

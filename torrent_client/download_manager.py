@@ -86,6 +86,8 @@ class DownloadOptions:
         given_peers: addresses to dial at once.
         goals: what ends seeding.
         read_only: only serve what is there, and change nothing of it; an error if it is not complete.
+        save_torrent: write the .torrent file of a magnet link into `output`.
+        metadata_only: of a magnet link, get the metadata and no more.
     """
 
     output: Path
@@ -97,6 +99,8 @@ class DownloadOptions:
     given_peers: tuple[PeerAddress, ...] = ()
     goals: SeedingGoals = field(default_factory=SeedingGoals)
     read_only: bool = False
+    save_torrent: bool = False
+    metadata_only: bool = False
 
 
 class DownloadManager:

@@ -135,6 +135,12 @@ class PeerPool:
             if known:
                 known.busy = True
 
+    def addresses(self) -> dict[PeerAddress, str]:
+        """Return all addresses that may be dialled, each with who said so; the lucky ones first."""
+        with self._lock:
+            known = sorted(self._known.items(), key=lambda item: item[1].failures)
+            return {address: entry.source for address, entry in known if _ban_key(address) not in self._banned}
+
     def counts(self) -> tuple[int, int]:
         """Return how many addresses are known and how many are banned."""
         with self._lock:

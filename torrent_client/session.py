@@ -9,7 +9,7 @@ rates. What they must not share is refused before anything begins: an info hash,
 
 Spec: none.
 Thread: the main thread; a thread for each torrent while all are stopped.
-Lock: none; the listener and the torrents have their own.
+Lock: `_owners_lock`, around who owns which file; a magnet link's second stage is built inside.
 """
 
 import os
@@ -17,25 +17,30 @@ import random
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import BoundedSemaphore, Event
+from threading import BoundedSemaphore, Event, Lock
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeAlias
 
 from torrent_client.config import Config
 from torrent_client.discovery import Discovery, Services
 from torrent_client.download_manager import DownloadManager, DownloadOptions
 from torrent_client.errors import TorrentConflict
 from torrent_client.listener import Listener
+from torrent_client.magnet import MagnetLink
+from torrent_client.magnet_download import MagnetDownload
 from torrent_client.rate_limiter import Limits, RateLimiter
 from torrent_client.text import printable
 from torrent_client.torrent_parser import TorrentFile
 from torrent_client.tracker_client import generate_peer_id
 
+Download: TypeAlias = DownloadManager | MagnetDownload
+"""A torrent that runs, whatever it began with."""
+
 
 class Job(NamedTuple):
-    """A torrent, and what is to be done with it."""
+    """A torrent, or a magnet link, and what is to be done with it."""
 
-    torrent: TorrentFile
+    torrent: TorrentFile | MagnetLink
     options: DownloadOptions
 
 
@@ -61,8 +66,9 @@ class Session:
         self._listener = Listener(config)
         self._slots = BoundedSemaphore(config.max_peers_total)
         self._changed = Event()
-        self._torrents: list[DownloadManager] = []
+        self._torrents: list[Download] = []
         self._owners: dict[bytes | str, Job] = {}  # by info hash, and by path of each file
+        self._owners_lock = Lock()
 
     @property
     def port(self) -> int:
@@ -73,7 +79,7 @@ class Session:
         """Begin to accept peers."""
         self._listener.start()
 
-    def add(self, torrent: TorrentFile, options: DownloadOptions) -> DownloadManager:
+    def add(self, torrent: TorrentFile | MagnetLink, options: DownloadOptions) -> Download:
         """Start a torrent.
 
         Raises:
@@ -82,26 +88,62 @@ class Session:
         """
         return self.add_all([Job(torrent, options)])[0]
 
-    def add_all(self, jobs: Sequence[Job]) -> list[DownloadManager]:
+    def add_all(self, jobs: Sequence[Job]) -> list[Download]:
         """Start several torrents, or, if one cannot or they get in each other's way, none.
 
         Raises:
             TorrentConflict: two are the same, or would write the same file.
             SelectionError: files were chosen that a torrent does not have.
         """
-        owners = dict(self._owners)
-        for job in jobs:
-            _claim(owners, job)
-        managers = [self._manager(job) for job in jobs]
-        self._owners = owners  # only now: what is refused above owns nothing
-        for manager in managers:
-            self._torrents.append(manager)
-            self._listener.serve(manager.torrent.info_hash, manager.accept)
-            manager.start()
-        return managers
+        with self._owners_lock:
+            owners = dict(self._owners)
+            for job in jobs:
+                _claim_hash(owners, job)
+                if isinstance(job.torrent, TorrentFile):
+                    _claim_files(owners, job, job.torrent)
+            downloads = [self._download(job) for job in jobs]
+            self._owners = owners  # only now: what is refused above owns nothing
+        for job, download in zip(jobs, downloads, strict=True):
+            self._torrents.append(download)
+            self._listener.serve(job.torrent.info_hash, download.accept)
+            download.start()
+        return downloads
 
-    def _manager(self, job: Job) -> DownloadManager:
+    def _download(self, job: Job) -> Download:
         torrent, options = job
+        if isinstance(torrent, TorrentFile):
+            discovery = self._discovery(torrent.info_hash, torrent.trackers, is_private=torrent.is_private)
+            return self._manager(torrent, options, discovery)
+        trackers = [[url] for url in torrent.trackers]
+        return MagnetDownload(
+            torrent,
+            options,
+            self.peer_id,
+            self.port,
+            self.config,
+            self._discovery(torrent.info_hash, trackers),
+            self._manager_of_magnet,
+            self._slots,
+            self._changed,
+        )
+
+    def _manager_of_magnet(
+        self, torrent: TorrentFile, options: DownloadOptions, discovery: Discovery
+    ) -> DownloadManager:
+        """Make the second stage of a magnet link, now that its files are known; on the link's own thread.
+
+        Raises:
+            TorrentConflict: another torrent writes one of these files.
+            SelectionError: files were chosen that it does not have.
+        """
+        with self._owners_lock:
+            owners = dict(self._owners)
+            _claim_files(owners, Job(torrent, options), torrent)
+            manager = self._manager(torrent, options, discovery)
+            self._owners = owners
+        return manager
+
+    def _manager(self, torrent: TorrentFile, options: DownloadOptions, discovery: Discovery) -> DownloadManager:
         return DownloadManager(
             torrent,
             options,
@@ -112,10 +154,10 @@ class Session:
             self._rng,
             slots=self._slots,
             changed=self._changed,
-            discovery=self._discovery(torrent.info_hash, torrent.trackers, is_private=torrent.is_private),
+            discovery=discovery,
         )
 
-    def _discovery(self, info_hash: bytes, trackers: Sequence[Sequence[str]], *, is_private: bool) -> Discovery:
+    def _discovery(self, info_hash: bytes, trackers: Sequence[Sequence[str]], *, is_private: bool = False) -> Discovery:
         return Discovery(
             info_hash,
             trackers,
@@ -156,16 +198,29 @@ class Session:
         self.stop()
 
 
-def _claim(owners: dict[bytes | str, Job], job: Job) -> None:
-    """Note what a torrent needs for itself: its info hash, and its files unless they are only read.
+def _name(job: Job) -> str:
+    torrent = job.torrent
+    return printable(torrent.name if isinstance(torrent, TorrentFile) else torrent.display_name)
+
+
+def _claim_hash(owners: dict[bytes | str, Job], job: Job) -> None:
+    """Note a torrent's info hash.
 
     Raises:
-        TorrentConflict: another one has that already.
+        TorrentConflict: it has been noted already.
     """
-    torrent, options = job
-    if torrent.info_hash in owners:
-        raise TorrentConflict(f"{printable(torrent.name)} is given twice: it is the same torrent")
-    owners[torrent.info_hash] = job
+    if job.torrent.info_hash in owners:
+        raise TorrentConflict(f"{_name(job)} is given twice: it is the same torrent")
+    owners[job.torrent.info_hash] = job
+
+
+def _claim_files(owners: dict[bytes | str, Job], job: Job, torrent: TorrentFile) -> None:
+    """Note the files that a torrent needs for itself, unless they are only read.
+
+    Raises:
+        TorrentConflict: another one has one of them already.
+    """
+    options = job.options
     root = os.path.realpath(options.output)
     for file in torrent.files:
         if file.is_padding:
@@ -174,6 +229,6 @@ def _claim(owners: dict[bytes | str, Job], job: Job) -> None:
         other = owners.setdefault(path, job)
         if other is not job and not (options.read_only and other.options.read_only):
             raise TorrentConflict(
-                f"{printable(torrent.name)} and {printable(other.torrent.name)} are different torrents that would "
+                f"{_name(job)} and {_name(other)} are different torrents that would "
                 f"write the same file, {printable(path, 1000)}: give each a directory of its own with -o"
             )

@@ -15,6 +15,7 @@ from torrent_client.text import format_duration
 class TorrentState(StrEnum):
     """What a torrent is doing."""
 
+    METADATA = "metadata"
     STARTING = "starting"
     CHECKING = "checking"
     DOWNLOADING = "downloading"
@@ -67,7 +68,8 @@ class TorrentStats:
         hash_failures: pieces that failed.
         download_rate, upload_rate: bytes per second, smoothed.
         eta: seconds until it is complete at this rate, None if that cannot be said.
-        checked: pieces looked at so far, in state `checking`, of `to_check`.
+        checked: pieces looked at so far, in state `checking`, of `to_check`; pieces of the metadata, in state
+            `metadata`.
         known_peers: addresses known.
         connecting: of them being dialled.
         banned: peers that are banned.
@@ -81,31 +83,31 @@ class TorrentStats:
     name: str
     info_hash: str
     state: TorrentState
-    size: int
-    bytes_done: int
-    pieces_done: int
-    pieces_wanted: int
-    pieces_total: int
-    files_wanted: int
-    files_total: int
-    total_size: int
-    downloaded: int
-    uploaded: int
-    wasted: int
-    hash_failures: int
-    download_rate: float
-    upload_rate: float
-    eta: float | None
-    checked: int
-    to_check: int
-    known_peers: int
-    connecting: int
-    banned: int
-    peers: tuple[PeerStats, ...]
-    trackers: tuple[TrackerStatus, ...]
-    piece_states: bytes
-    waiting_for: str | None
-    error: str | None
+    size: int = 0
+    bytes_done: int = 0
+    pieces_done: int = 0
+    pieces_wanted: int = 0
+    pieces_total: int = 0
+    files_wanted: int = 0
+    files_total: int = 0
+    total_size: int = 0
+    downloaded: int = 0
+    uploaded: int = 0
+    wasted: int = 0
+    hash_failures: int = 0
+    download_rate: float = 0.0
+    upload_rate: float = 0.0
+    eta: float | None = None
+    checked: int = 0
+    to_check: int = 0
+    known_peers: int = 0
+    connecting: int = 0
+    banned: int = 0
+    peers: tuple[PeerStats, ...] = ()
+    trackers: tuple[TrackerStatus, ...] = ()
+    piece_states: bytes = b""
+    waiting_for: str | None = None
+    error: str | None = None
     ratio: float = 0.0
     seeding: bool = False
 

@@ -94,6 +94,8 @@ def summary_line(stats: TorrentStats) -> str:
     name = printable(stats.name, 60)
     if stats.state is TorrentState.CHECKING:
         return f"{name}: checking pieces on disk, {stats.checked:,}/{stats.to_check:,}"
+    if stats.state is TorrentState.METADATA:
+        return f"{name}: getting the metadata, {metadata_progress(stats)}"
     chosen = f" ({files})" if (files := chosen_files(stats)) else ""
     percent = f"{percent_done(stats):.1f} % of {format_size(stats.size)}{chosen}"
     speeds = f"down {format_rate(stats.download_rate)}, up {format_rate(stats.upload_rate)}"
@@ -109,6 +111,12 @@ def summary_line(stats: TorrentStats) -> str:
     return line
 
 
+def metadata_progress(stats: TorrentStats) -> str:
+    """Return how far the metadata of a magnet link is."""
+    parts = f"{stats.checked:,} of {stats.to_check:,} pieces" if stats.to_check else "none yet"
+    return f"{parts}, {len(stats.peers)} peer(s)" + (f"; {stats.waiting_for}" if stats.waiting_for else "")
+
+
 def chosen_files(stats: TorrentStats) -> str:
     """Return `3 of 10 files`; empty when all are wanted."""
     return f"{stats.files_wanted:,} of {stats.files_total:,} files" if stats.files_wanted < stats.files_total else ""
@@ -121,10 +129,12 @@ def state_name(stats: TorrentStats) -> str:
 
 def is_over(stats: TorrentStats) -> bool:
     """Tell whether nothing about a torrent will change any more."""
-    is_running = stats.state in (TorrentState.STARTING, TorrentState.CHECKING, TorrentState.DOWNLOADING)
+    is_running = stats.state not in (TorrentState.COMPLETE, TorrentState.STOPPED, TorrentState.ERROR)
     return not is_running and not stats.seeding
 
 
 def percent_done(stats: TorrentStats) -> float:
     """Return how much of the wanted files is there, 0 to 100."""
-    return 100.0 * stats.bytes_done / stats.size if stats.size else 100.0
+    if not stats.size:
+        return 0.0 if stats.state is TorrentState.METADATA else 100.0
+    return 100.0 * stats.bytes_done / stats.size

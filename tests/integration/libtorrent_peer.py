@@ -53,7 +53,7 @@ def _settings(listen: str) -> "lt.settings_pack":
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("torrent", type=Path)
+    parser.add_argument("torrent", help="path of a .torrent file, or a magnet link")
     parser.add_argument("directory", type=Path, help="where the content is, or goes")
     parser.add_argument("--listen", default="127.0.0.1:0", help="HOST:PORT; port 0 is any free one")
     parser.add_argument("--peer", action="append", default=[], help="HOST:PORT of a peer to connect to")
@@ -63,7 +63,8 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 def _add_torrent(session: lt.session, options: argparse.Namespace) -> lt.torrent_handle:
-    parameters = lt.load_torrent_file(str(options.torrent))
+    is_link = options.torrent.startswith("magnet:")
+    parameters = lt.parse_magnet_uri(options.torrent) if is_link else lt.load_torrent_file(options.torrent)
     parameters.save_path = str(options.directory)
     parameters.flags &= ~(lt.torrent_flags.paused | lt.torrent_flags.auto_managed)
     parameters.flags |= lt.torrent_flags.disable_pex | lt.torrent_flags.disable_dht | lt.torrent_flags.disable_lsd

@@ -343,7 +343,7 @@ def libtorrent_seeder(
 
 @contextlib.contextmanager
 def _libtorrent(
-    tmp_path: Path, torrent: MadeTorrent, directory: Path, host: str, options: Sequence[str]
+    tmp_path: Path, torrent: MadeTorrent | str, directory: Path, host: str, options: Sequence[str]
 ) -> Iterator[Peer]:
     """Run libtorrent on a port of its choice until the block ends."""
     folder = _new_folder(tmp_path, "libtorrent")
@@ -351,7 +351,7 @@ def _libtorrent(
     command: list[str | Path] = [
         sys.executable,
         _LIBTORRENT_PEER,
-        torrent.path,
+        torrent if isinstance(torrent, str) else torrent.path,
         directory,
         "--listen",
         f"{host}:0",
@@ -542,13 +542,17 @@ log.add_output = "error", "errors"
 
 
 def libtorrent_leech(
-    tmp_path: Path, torrent: MadeTorrent, directory: Path, peers: Sequence[str] = (), timeout: float = 30.0
+    tmp_path: Path,
+    torrent: MadeTorrent | str,
+    directory: Path,
+    peers: Sequence[str] = (),
+    timeout: float = 30.0,
 ) -> None:
     """Download the whole torrent with libtorrent.
 
     Args:
         tmp_path: for its log.
-        torrent: what to download.
+        torrent: what to download; may be a magnet link.
         directory: where to.
         peers: addresses, HOST:PORT, besides those that the torrent's trackers know.
         timeout: fails when it takes longer, in seconds.
@@ -558,7 +562,7 @@ def libtorrent_leech(
         _wait_until_done(leecher, timeout)
 
 
-def aria2_leech(tmp_path: Path, torrent: MadeTorrent, directory: Path, timeout: float = 30.0) -> None:
+def aria2_leech(tmp_path: Path, torrent: MadeTorrent | str, directory: Path, timeout: float = 30.0) -> None:
     """Download the whole torrent with aria2 from the peers that its trackers know; arguments as above."""
     folder = _new_folder(tmp_path, "aria2")
     command = [
@@ -567,7 +571,7 @@ def aria2_leech(tmp_path: Path, torrent: MadeTorrent, directory: Path, timeout: 
         f"--listen-port={free_port()}",
         f"--dir={directory}",
         "--seed-time=0",
-        str(torrent.path),
+        torrent if isinstance(torrent, str) else str(torrent.path),
     ]
     with running(command, folder / "aria2.log", cwd=folder) as process:
         peer = Peer("aria2", "127.0.0.1", 0, process, folder / "aria2.log")

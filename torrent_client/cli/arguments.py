@@ -32,6 +32,7 @@ A BitTorrent client in Python.
 
   python main.py FILE.torrent ...      download into the current directory; Ctrl-C stops,
                                        the same command again goes on where it stopped
+  python main.py 'magnet:?xt=...'      the same with a magnet link, in quotes
   python main.py seed FILE.torrent     send what is on disk to others
   python main.py demo                  watch a download without a torrent or the internet
   python main.py info FILE.torrent     show what is in a torrent
@@ -92,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    get.add_argument("torrent", type=Path, nargs="+", metavar="FILE.torrent", help="the torrents")
+    get.add_argument("torrent", type=_text, nargs="+", metavar="FILE.torrent", help="the torrents, or magnet links")
     _add_download_options(get)
     seed = commands.add_parser("seed", help="send what is on disk to others, until Ctrl-C or a goal")
     _add_torrent(seed)
@@ -170,6 +171,8 @@ def _add_download_options(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--sequential", action="store_true", help="get the pieces in order, for playing while it comes")
     how.add_argument("--seed", action="store_true", help="go on sending to others when complete, until Ctrl-C")
     _add_goals(how)
+    how.add_argument("--save-torrent", action="store_true", help="of a magnet link, write the .torrent file, too")
+    how.add_argument("--metadata-only", action="store_true", help="of a magnet link, write the .torrent file alone")
     how.add_argument(
         "--stop-timeout",
         type=_seconds,
@@ -451,6 +454,12 @@ def _utf8(text: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise argparse.ArgumentTypeError(f"{text!a} is not UTF-8") from error
+    return text
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
     return text
 
 

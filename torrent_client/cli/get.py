@@ -22,11 +22,13 @@ from typing import Any
 from torrent_client.cli.exit_codes import ExitCode, exit_code
 from torrent_client.cli.keyboard import HELP, Keyboard, describe, obey
 from torrent_client.config import Config
-from torrent_client.download_manager import DownloadManager, DownloadOptions
+from torrent_client.download_manager import DownloadOptions
 from torrent_client.errors import MetainfoError
 from torrent_client.file_selection import FileSelection
+from torrent_client.magnet import MagnetLink
+from torrent_client.magnet_download import MagnetDownload
 from torrent_client.seeding_goals import SeedingGoals
-from torrent_client.session import Job, Session
+from torrent_client.session import Download, Job, Session
 from torrent_client.stats import TorrentState, TorrentStats
 from torrent_client.text import format_duration, format_size, printable
 from torrent_client.torrent_parser import TorrentFile
@@ -70,10 +72,17 @@ def get(options: Namespace) -> int:
     torrents, unreadable = _read_torrents(options)
     if options.list_files:
         for torrent in torrents:
-            list_files(torrent, as_json=options.json)
-        return ExitCode.BAD_TORRENT if unreadable else ExitCode.OK
+            if isinstance(torrent, TorrentFile):
+                list_files(torrent, as_json=options.json)
+        torrents = [torrent for torrent in torrents if isinstance(torrent, MagnetLink)]
+    code = run([Job(torrent, _choices(options)) for torrent in torrents], _config(options), options) if torrents else 0
+    return ExitCode.BAD_TORRENT if unreadable else code
+
+
+def _choices(options: Namespace) -> DownloadOptions:
+    """Return what the user wants of each torrent."""
     has_goal = options.seed_ratio is not None or options.seed_time is not None
-    choices = DownloadOptions(
+    return DownloadOptions(
         output=options.output,
         state_directory=options.state_dir or default_state_directory(),
         sequential=options.sequential,
@@ -82,10 +91,13 @@ def get(options: Namespace) -> int:
         files=FileSelection(options.select_file, options.file_priority, options.first_last),
         given_peers=tuple(options.peer),
         goals=goals_of(options),
+        save_torrent=options.save_torrent or options.metadata_only,
+        metadata_only=options.metadata_only or options.list_files,
     )
-    config = dataclasses.replace(config_of(options), stop_after_idle=options.stop_timeout)
-    code = run([Job(torrent, choices) for torrent in torrents], config, options) if torrents else ExitCode.OK
-    return ExitCode.BAD_TORRENT if unreadable else code
+
+
+def _config(options: Namespace) -> Config:
+    return dataclasses.replace(config_of(options), stop_after_idle=options.stop_timeout)
 
 
 def config_of(options: Namespace) -> Config:
@@ -149,46 +161,44 @@ def default_state_directory() -> Path:
     return platformdirs.user_state_path("torrent-client") / "resume"
 
 
-def _read_torrents(options: Namespace) -> tuple[list[TorrentFile], bool]:
-    """Read all .torrent files; tell whether one of several is bad, which does not keep the others."""
-    torrents, unreadable = [], False
-    for path in options.torrent:
+def _read_torrents(options: Namespace) -> tuple[list[TorrentFile | MagnetLink], bool]:
+    """Read all .torrent files and links; tell whether one of several is bad, which does not keep the others."""
+    torrents: list[TorrentFile | MagnetLink] = []
+    unreadable = False
+    for text in options.torrent:
         try:
-            _refuse_links(path)
-            torrent = TorrentFile.from_file(path)
+            torrents.append(read_torrent(text))
         except MetainfoError as error:
             if len(options.torrent) == 1:
                 raise
             unreadable = True
             print(f"error: {printable(str(error), 2000)}", file=sys.stderr)
             if options.json:
-                _print_json({"type": "error", "info_hash": None, "name": str(path), "error": str(error)})
-            continue
-        torrents.append(torrent)
-        for renamed in torrent.renamed:
-            logging.getLogger(__name__).info("%s", printable(str(renamed)))
+                _print_json({"type": "error", "info_hash": None, "name": str(text), "error": str(error)})
     return torrents, unreadable
 
 
-def _refuse_links(path: Path) -> None:
-    """Explain what to do with a link that is given instead of a file.
+def read_torrent(source: str | Path) -> TorrentFile | MagnetLink:
+    """Read the .torrent file at a path, or a magnet link.
 
     Raises:
-        MetainfoError: it is one.
+        MetainfoError: it is neither.
     """
-    text = str(path)
-    if text.startswith("magnet:"):
-        raise MetainfoError("magnet links are not supported yet; look for the .torrent file")
+    text = str(source)
+    if text.lower().startswith("magnet:"):
+        return MagnetLink.parse(text)
     if text.startswith(("http:", "https:")):
         raise MetainfoError("that is a link: download the .torrent file first, with a browser or curl")
+    torrent = TorrentFile.from_file(text)
+    for renamed in torrent.renamed:
+        logging.getLogger(__name__).info("%s", printable(str(renamed)))
+    return torrent
 
 
-def _watch(
-    session: Session, managers: Sequence[DownloadManager], options: Namespace, interruption: Interruption
-) -> None:
+def _watch(session: Session, managers: Sequence[Download], options: Namespace, interruption: Interruption) -> None:
     """Show the torrents until each is complete (unless it seeds) or has failed, or the user has had enough."""
     interval = JSON_INTERVAL if options.json else REFRESH
-    told: set[DownloadManager] = set()
+    told: set[Download] = set()
     with _view(options) as view, _keyboard(view) as keyboard:
         while interruption.signal is None and not all(manager.is_over for manager in managers):
             snapshots = [(manager, manager.is_over, manager.stats()) for manager in managers]
@@ -247,12 +257,13 @@ def _print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value), flush=True)
 
 
-def _report(
-    manager: DownloadManager, options: Namespace, interruption: Interruption, *, is_one_of_several: bool
-) -> int:
+def _report(manager: Download, options: Namespace, interruption: Interruption, *, is_one_of_several: bool) -> int:
     """Say how a torrent ended, and return the exit code for it."""
     stats = manager.stats()
     prefix = f"{printable(stats.name, 60)}: " if is_one_of_several else ""
+    if isinstance(manager, MagnetDownload) and manager.torrent and options.list_files and not manager.error:
+        list_files(manager.torrent, as_json=options.json)
+        return ExitCode.OK
     is_done = manager.state is TorrentState.COMPLETE and (not manager.options.seed or manager.goal_reached is not None)
     if manager.error:
         code, kind = int(exit_code(manager.error)), "error"
@@ -260,6 +271,8 @@ def _report(
     elif interruption.signal is not None and not is_done:
         code, kind = 128 + interruption.signal, "stopped"
         progress = f"stopped at {stats.pieces_done:,} of {stats.pieces_wanted:,} pieces"
+        if not stats.pieces_total:
+            progress = "stopped before the metadata was there"
         _tell(options, f"{prefix}{progress}{_sent(stats)}; the same command goes on")
     else:
         code, kind = ExitCode.OK, "complete"
@@ -274,17 +287,21 @@ def _tell(options: Namespace, text: str) -> None:
         print(text, file=sys.stderr)
 
 
-def _success(manager: DownloadManager, stats: TorrentStats) -> str:
+def _success(manager: Download, stats: TorrentStats) -> str:
+    saved_as = manager.saved_as if isinstance(manager, MagnetDownload) else None
+    saved = f"; the torrent is saved as {saved_as}" if saved_as else ""
+    if manager.torrent is None or manager.options.metadata_only:
+        return f"complete: the metadata is there{saved}"
     place = str(manager.options.output / manager.torrent.files[0].path.parts[0])
     if chosen := chosen_files(stats):
         place = f"{chosen} in {place}"
     ended = f"; seeding ended: {manager.goal_reached}" if manager.goal_reached else ""
     if not stats.downloaded:
         text = f"complete: {place} was there already, all {stats.pieces_wanted:,} pieces are good"
-        return text + _sent(stats) + ended
+        return text + _sent(stats) + ended + saved
     rate = f", {format_size(stats.downloaded)} in {format_duration(manager.seconds)}"
     wasted = f", {format_size(stats.wasted)} wasted" if stats.wasted else ""
-    return f"complete: {place}, every piece verified{rate}{wasted}{_sent(stats)}{ended}"
+    return f"complete: {place}, every piece verified{rate}{wasted}{_sent(stats)}{ended}{saved}"
 
 
 def _sent(stats: TorrentStats) -> str:
