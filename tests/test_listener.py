@@ -1,6 +1,7 @@
 """Incoming peers: who gets which torrent, strangers, ports that are taken, and an end without leftovers."""
 
 import contextlib
+import dataclasses
 import errno
 import queue
 import socket
@@ -13,7 +14,8 @@ from tests.fake_peer import LOOPBACK, FakePeer, Gone, fake_id
 from tests.support import wait_until
 from torrent_client import listener as listener_module
 from torrent_client.config import Config
-from torrent_client.errors import TorrentError
+from torrent_client.encryption import EITHER, EncryptedSocket, PeerSocket, dial_encrypted
+from torrent_client.errors import PeerError, TorrentError
 from torrent_client.listener import HELLO_THREADS, Listener
 from torrent_client.protocol.messages import Handshake
 from torrent_client.tracker_client import PeerAddress
@@ -27,11 +29,11 @@ class Torrent:
     """Takes over accepted peers, as a swarm does."""
 
     def __init__(self) -> None:
-        self.accepted: queue.Queue[tuple[socket.socket, PeerAddress, Handshake]] = queue.Queue()
+        self.accepted: queue.Queue[tuple[PeerSocket, PeerAddress, Handshake]] = queue.Queue()
         self.has_room = True
         self.error: Exception | None = None
 
-    def accept(self, sock: socket.socket, address: PeerAddress, handshake: Handshake) -> bool:
+    def accept(self, sock: PeerSocket, address: PeerAddress, handshake: Handshake) -> bool:
         """Keep a peer."""
         if self.error:
             raise self.error
@@ -144,10 +146,59 @@ def test_callers_over_ipv6_are_served() -> None:
 
 @pytest.mark.parametrize("greeting", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"\0" * 100])
 def test_other_protocols_are_hung_up_on_at_once(greeting: bytes) -> None:
-    """By their first byte, long before the time-out."""
-    with listening() as listener, FakePeer.dial(listener.port) as peer:
+    """By their first byte, long before the time-out, where encryption is off; else they may be a key."""
+    with listening(dataclasses.replace(CONFIG, encryption="off")) as listener, FakePeer.dial(listener.port) as peer:
         peer.send_raw(greeting)
         assert is_hung_up(peer)
+
+
+def dial_with_keys(listener: Listener, handshake: Handshake, named: bytes = ONE) -> PeerSocket:
+    """Dial the listener, encrypted, for the torrent that is named."""
+    sock = socket.create_connection((LOOPBACK, listener.port), 5)
+    try:
+        return dial_encrypted(sock, named, EITHER, handshake.encode(), 5)
+    except BaseException:
+        sock.close()
+        raise
+
+
+@pytest.mark.parametrize(("mode", "is_rc4"), [("allow", False), ("prefer", True), ("require", True)])
+def test_encrypted_callers_are_handed_to_their_torrent(mode: str, *, is_rc4: bool) -> None:
+    """Found by its mark, among others; with the socket that goes on as agreed."""
+    torrent = Torrent()
+    with listening(dataclasses.replace(CONFIG, encryption=mode), torrent) as listener:
+        listener.serve(OTHER, Torrent().accept)
+        with contextlib.closing(dial_with_keys(listener, Handshake(ONE, fake_id("caller")))) as caller:
+            sock, _, handshake = torrent.accepted.get(timeout=5)
+            with contextlib.closing(sock):
+                assert handshake == Handshake(ONE, fake_id("caller"))
+                assert isinstance(sock, EncryptedSocket) == is_rc4
+                sock.sendall(b"welcome")
+                assert caller.recv(7) == b"welcome"
+
+
+def test_a_caller_that_encrypts_for_one_torrent_and_names_another_is_hung_up_on() -> None:
+    """Somebody in the middle may have put its words together."""
+    torrent = Torrent()
+    with listening(torrent=torrent) as listener:
+        listener.serve(OTHER, torrent.accept)
+        with contextlib.closing(dial_with_keys(listener, Handshake(OTHER, fake_id("caller")))) as caller:
+            assert caller.recv(1) == b""
+        assert torrent.accepted.empty()
+
+
+def test_encrypted_callers_for_unknown_torrents_are_hung_up_on() -> None:
+    """After our key, which says nothing."""
+    with listening() as listener, pytest.raises((PeerError, OSError)):
+        dial_with_keys(listener, Handshake(ONE, fake_id("caller")))
+
+
+def test_plain_callers_are_hung_up_on_where_encryption_is_required() -> None:
+    """They may try again, encrypted."""
+    torrent = Torrent()
+    with listening(dataclasses.replace(CONFIG, encryption="require"), torrent) as listener, greet(listener) as peer:
+        assert is_hung_up(peer)
+        assert torrent.accepted.empty()
 
 
 def test_a_handshake_may_come_slowly() -> None:

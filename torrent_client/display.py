@@ -257,7 +257,7 @@ def _peer_row(peer: PeerStats, pieces_total: int) -> list[RenderableType]:
     return [
         Text(peer.address),
         Text(printable(peer.client, 30)),
-        Text(peer.source if peer.direction == "out" else "incoming"),
+        Text((peer.source if peer.direction == "out" else "incoming") + (", RC4" if peer.encrypted else "")),
         Text(peer.state, style=_STATE_STYLES.get(peer.state, "dim")),
         f"{has} %",
         format_rate(peer.download_rate),

@@ -22,7 +22,6 @@ Lock: none; the parts have theirs.
 import logging
 import os
 import random
-import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +35,7 @@ from torrent_client.bitfield import Bitfield
 from torrent_client.config import MAX_MESSAGE_LENGTH, Config
 from torrent_client.conversation import Conversation
 from torrent_client.discovery import Discovery, Services
+from torrent_client.encryption import PeerSocket
 from torrent_client.errors import (
     DataIncomplete,
     DownloadStalled,
@@ -308,7 +308,7 @@ class DownloadManager:
             self._complete()
         self._changed.set()  # peers hear of it within a second: see `Conversation.tick`
 
-    def accept(self, sock: socket.socket, address: PeerAddress, handshake: messages.Handshake) -> bool:
+    def accept(self, sock: PeerSocket, address: PeerAddress, handshake: messages.Handshake) -> bool:
         """Take over a connection that the listener accepted; False when there is no room for it."""
         return self.swarm.accept(sock, address, handshake)
 
@@ -531,7 +531,7 @@ class DownloadManager:
         return self.swarm.peers()
 
     def _new_connection(
-        self, address: PeerAddress, sock: socket.socket | None, remote: messages.Handshake | None
+        self, address: PeerAddress, sock: PeerSocket | None, remote: messages.Handshake | None
     ) -> PeerConnection:
         return PeerConnection(
             address,

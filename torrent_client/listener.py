@@ -1,6 +1,7 @@
 """Accepts peers that dial us, reads their handshake, and hands each to the torrent that it names.
 
     accept --> handshake reader (a few threads) --> info_hash --> DownloadManager.accept
+                  (encrypted: `encryption`)
 
 The handshake comes first because it tells which torrent the peer is for; a stranger that says nothing
 costs one of a few threads for ten seconds.
@@ -13,6 +14,7 @@ Lock: `_lock`, a leaf, around the table of torrents and the sockets whose handsh
 import errno
 import logging
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,14 +23,16 @@ from threading import Event, Lock, Thread
 from typing import TypeAlias
 
 from torrent_client.config import Config
-from torrent_client.errors import PeerError, TorrentError
+from torrent_client.encryption import EncryptedSocket, PeerSocket, open_incoming
+from torrent_client.errors import HandshakeError, PeerError, TorrentError
 from torrent_client.peer_connection import read_handshake
 from torrent_client.protocol.messages import Handshake
+from torrent_client.protocol.mse import torrent_mark
 from torrent_client.tracker_client import PeerAddress
 
 logger = logging.getLogger(__name__)
 
-AcceptPeer: TypeAlias = Callable[[socket.socket, PeerAddress, Handshake], bool]
+AcceptPeer: TypeAlias = Callable[[PeerSocket, PeerAddress, Handshake], bool]
 """Takes over an accepted socket; False when there is no room for it."""
 
 HELLO_THREADS = 8
@@ -60,6 +64,7 @@ class Listener:
         self.port: int = self._sock.getsockname()[1]
         self._lock = Lock()
         self._torrents: dict[bytes, AcceptPeer] = {}
+        self._marks: dict[bytes, bytes] = {}  # their info hashes, by what an encrypted handshake names them
         self._greeting: dict[socket.socket, str] = {}  # with the caller's host
         self._stopping = Event()
         self._hello = ThreadPoolExecutor(HELLO_THREADS, thread_name_prefix="hello")
@@ -71,8 +76,10 @@ class Listener:
 
     def serve(self, info_hash: bytes, accept: AcceptPeer) -> None:
         """Hand peers for this torrent over to `accept`."""
+        mark = torrent_mark(info_hash)
         with self._lock:
             self._torrents[info_hash] = accept
+            self._marks[mark] = info_hash
 
     def stop(self) -> None:
         """Close the port; leave no thread or socket behind."""
@@ -125,12 +132,12 @@ class Listener:
         """Read one handshake and hand the socket over, or close it."""
         taken = False
         try:
-            handshake = read_handshake(sock, self._config.handshake_timeout)
+            stream, handshake = self._read_handshake(sock)
             with self._lock:
                 accept = self._torrents.get(handshake.info_hash)
                 self._greeting.pop(sock, None)
             if accept:
-                taken = accept(sock, address, handshake)
+                taken = accept(stream, address, handshake)
             else:
                 logger.debug("%s asks for an unknown torrent", address)
         except (OSError, PeerError) as error:
@@ -142,6 +149,22 @@ class Listener:
                 self._greeting.pop(sock, None)
             if not taken:
                 sock.close()
+
+    def _read_handshake(self, sock: socket.socket) -> tuple[PeerSocket, Handshake]:
+        """Read a handshake, after negotiating encryption where the caller wants that."""
+        deadline = time.monotonic() + self._config.handshake_timeout
+        stream, begun = open_incoming(sock, self._config.encryption, self._info_hash, self._config.handshake_timeout)
+        handshake = read_handshake(stream, deadline - time.monotonic(), begun)
+        if not isinstance(stream, EncryptedSocket):
+            return stream, handshake
+        if stream.info_hash != handshake.info_hash:
+            raise HandshakeError("it names one torrent to encrypt, and then another one")
+        return stream.settled(), handshake
+
+    def _info_hash(self, mark: bytes) -> bytes | None:
+        """Return which of our torrents an encrypted handshake is for."""
+        with self._lock:
+            return self._marks.get(mark)
 
 
 def _bind(config: Config) -> socket.socket:

@@ -95,6 +95,7 @@ class Peer:
             upload_rate=self.upload.smoothed,
             downloaded=self.download.total,
             uploaded=self.upload.total,
+            encrypted=self.connection.is_encrypted,
         )
 
     def _state(self, in_flight: int) -> str:

@@ -37,7 +37,8 @@ from typing import Self
 
 from torrent_client.config import MAX_MESSAGE_LENGTH, Config
 from torrent_client.dialing import open_peer_socket
-from torrent_client.errors import HandshakeError, PeerDisconnected, StorageError
+from torrent_client.encryption import DIALS, EncryptedSocket, PeerSocket, dial_encrypted
+from torrent_client.errors import HandshakeError, PeerDisconnected, PeerError, StorageError
 from torrent_client.peer_writer import PeerWriter
 from torrent_client.protocol.messages import (
     HANDSHAKE_LENGTH,
@@ -51,6 +52,7 @@ from torrent_client.protocol.messages import (
     Request,
     reserved_bits,
 )
+from torrent_client.protocol.mse import Crypto
 from torrent_client.rate_limiter import Limits
 from torrent_client.tracker_client import PeerAddress
 
@@ -83,7 +85,7 @@ class PeerConnection:
         info_hash: bytes,
         peer_id: bytes,
         *,
-        sock: socket.socket | None = None,
+        sock: PeerSocket | None = None,
         remote_handshake: Handshake | None = None,
         extensions: bool = False,
         fast: bool = False,
@@ -106,13 +108,13 @@ class PeerConnection:
         self._limits = limits or Limits()
         self._closing = Event()
         self._reader = MessageReader(max_message_length)
-        self._sock = sock
+        self._sock: PeerSocket | None = sock
         self._writer: PeerWriter | None = None
 
     # --- opening -------------------------------------------------------------------------------------
 
     def connect(self) -> None:
-        """Open the TCP connection.
+        """Open the TCP connection (`dialing`).
 
         Raises:
             PeerDisconnected: nothing answers there, or `close` was called meanwhile.
@@ -138,10 +140,7 @@ class PeerConnection:
         """
         assert self._sock is not None, "connect() comes first"
         try:
-            self._sock.settimeout(self._config.handshake_timeout)
-            self._sock.sendall(self._handshake.encode())
-            if self.remote is None:
-                self.remote = read_handshake(self._sock, self._config.handshake_timeout)
+            self.remote = self._dialled() if self.outgoing else self._exchange(self._sock, None)
         except OSError as error:
             raise PeerDisconnected(f"no handshake: {error.strerror or error}") from error
         if self.remote.info_hash != self._handshake.info_hash:
@@ -155,7 +154,35 @@ class PeerConnection:
         self._writer.start()
         return self.remote
 
-    def _prepare_socket(self, sock: socket.socket) -> None:
+    def _dialled(self) -> Handshake:
+        """Exchange handshakes on a connection that we made; where the peer hangs up, once more the other way."""
+        assert isinstance(self._sock, socket.socket)
+        first, *second = DIALS[self._config.encryption]
+        try:
+            return self._exchange(self._sock, first)
+        except (PeerError, ConnectionError):
+            if not second or self.close_reason is not None:
+                raise
+        self._sock.close()
+        self.connect()
+        return self._exchange(self._sock, second[0])
+
+    def _exchange(self, sock: PeerSocket, offered: Crypto | None) -> Handshake:
+        """Exchange handshakes, in plaintext or (`encryption`) with an offer to encrypt."""
+        hello, timeout = self._handshake.encode(), self._config.handshake_timeout
+        if offered and isinstance(sock, socket.socket):
+            sock = self._sock = dial_encrypted(sock, self._handshake.info_hash, offered, hello, timeout)
+        else:
+            sock.settimeout(timeout)
+            sock.sendall(hello)
+        return self.remote or read_handshake(sock, timeout)
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether RC4 was negotiated."""
+        return isinstance(self._sock, EncryptedSocket) and self._sock.is_encrypted
+
+    def _prepare_socket(self, sock: PeerSocket) -> None:
         """Let every call block in the kernel for a tick at most: a Python time-out would poll each time."""
         sock.settimeout(None)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -308,12 +335,13 @@ class PeerConnection:
         self.finish()
 
 
-def read_handshake(sock: socket.socket, timeout: float) -> Handshake:
+def read_handshake(sock: PeerSocket, timeout: float, begun: bytes = b"") -> Handshake:
     """Read the peer's 68 bytes.
 
     Args:
         sock: connected; its time-out is changed.
         timeout: seconds for all of it, so that a byte now and then does not keep us for ever.
+        begun: what was read of them before.
 
     Raises:
         HandshakeError: they are no BitTorrent handshake.
@@ -321,7 +349,7 @@ def read_handshake(sock: socket.socket, timeout: float) -> Handshake:
         OSError: the socket's error, or its time-out.
     """
     deadline = time.monotonic() + timeout
-    data = b""
+    data = begun
     while len(data) < HANDSHAKE_LENGTH:
         left = deadline - time.monotonic()
         if left <= 0:

@@ -15,7 +15,6 @@ Lock: `_wake` (a Condition), a leaf, around the outbox; reading and sending happ
 """
 
 import logging
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -23,6 +22,7 @@ from itertools import islice
 from threading import Condition, Thread
 
 from torrent_client.config import Config
+from torrent_client.encryption import PeerSocket
 from torrent_client.errors import PeerDisconnected, TorrentError
 from torrent_client.protocol.messages import (
     Choke,
@@ -66,7 +66,7 @@ class PeerWriter:
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: PeerSocket,
         read_block: Callable[[Request], bytes],
         on_failure: Callable[[str], None],
         config: Config,

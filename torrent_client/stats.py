@@ -38,6 +38,7 @@ class PeerStats:
         in_flight: blocks that it owes us.
         download_rate, upload_rate: bytes per second, smoothed.
         downloaded, uploaded: bytes of blocks.
+        encrypted: by RC4.
     """
 
     address: str
@@ -51,6 +52,7 @@ class PeerStats:
     upload_rate: float
     downloaded: int
     uploaded: int
+    encrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ Lock: `_peers_lock`, a leaf, around the tables of connections and peers.
 """
 
 import logging
-import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -21,6 +20,7 @@ from threading import BoundedSemaphore, Lock
 from typing import NamedTuple, TypeAlias
 
 from torrent_client.config import Config
+from torrent_client.encryption import PeerSocket
 from torrent_client.errors import HandshakeError, PeerDisconnected, PeerError, ProtocolViolation
 from torrent_client.peer import Peer
 from torrent_client.peer_connection import PeerConnection
@@ -30,7 +30,7 @@ from torrent_client.tracker_client import PeerAddress
 
 logger = logging.getLogger(__name__)
 
-NewConnection: TypeAlias = Callable[[PeerAddress, socket.socket | None, Handshake | None], PeerConnection]
+NewConnection: TypeAlias = Callable[[PeerAddress, PeerSocket | None, Handshake | None], PeerConnection]
 """Makes a connection: to dial when there is no socket, else one that was accepted."""
 
 
@@ -154,7 +154,7 @@ class Swarm:
                 self.pool.ended(address, self._clock(), useful=True)
                 return
 
-    def accept(self, sock: socket.socket, address: PeerAddress, handshake: Handshake) -> bool:
+    def accept(self, sock: PeerSocket, address: PeerAddress, handshake: Handshake) -> bool:
         """Take over a connection that the listener accepted; False when there is no room for it."""
         return self._take_slot() and self._start_worker(self._new_connection(address, sock, handshake))
 

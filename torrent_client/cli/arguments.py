@@ -245,6 +245,12 @@ def _add_peer_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"connections of a torrent at most (default: {defaults.max_peers})",
     )
+    peers.add_argument(
+        "--encryption",
+        choices=("allow", "prefer", "require", "off"),
+        default=defaults.encryption,
+        help="of connections to peers: only where they insist, first of all, always or never (default: allow)",
+    )
     for direction, verb in (("download", "take"), ("upload", "give")):
         peers.add_argument(
             f"--max-{direction}-rate",

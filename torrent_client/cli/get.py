@@ -108,6 +108,7 @@ def config_of(options: Namespace) -> Config:
         max_peers_total=max(options.max_peers, Config().max_peers_total),
         max_download_rate=options.max_download_rate,
         max_upload_rate=options.max_upload_rate,
+        encryption=options.encryption,
     )
 
 
