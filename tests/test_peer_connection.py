@@ -1,5 +1,6 @@
 """One connection over real sockets: handshakes good and bad, waking, time-outs, and no deadlock."""
 
+import dataclasses
 import socket
 import struct
 import threading
@@ -23,7 +24,8 @@ from tests.fake_peer import (
 )
 from tests.support import payload, wait_until
 from torrent_client.config import BLOCK_SIZE, MAX_MESSAGE_LENGTH, Config
-from torrent_client.errors import HandshakeError, PeerDisconnected, ProtocolViolation, StorageError
+from torrent_client.encryption import open_incoming
+from torrent_client.errors import HandshakeError, PeerDisconnected, PeerError, ProtocolViolation, StorageError
 from torrent_client.peer_connection import PeerConnection, read_handshake
 from torrent_client.protocol.messages import (
     BitfieldMessage,
@@ -42,6 +44,7 @@ from torrent_client.protocol.messages import (
     Unchoke,
     Unknown,
 )
+from torrent_client.protocol.mse import torrent_mark
 from torrent_client.tracker_client import PeerAddress
 
 HASH = bytes(range(20))
@@ -265,6 +268,125 @@ def test_closing_wakes_a_handshake() -> None:
         peer.read_handshake()
         connection.close("we are stopping")
         assert isinstance(ended(), PeerDisconnected)
+
+
+# --- encryption -------------------------------------------------------------------------------------------
+
+
+class Picky:
+    """A peer that takes only some callers, as its settings say; hangs up on all others.
+
+    Args:
+        mode: `Config.encryption`.
+    """
+
+    def __init__(self, mode: str) -> None:
+        self._mode = mode
+        self.first_bytes: list[bytes] = []
+
+    def __call__(self, peer: FakePeer) -> None:
+        """Answer a caller, and say something afterwards."""
+        self.first_bytes.append(peer.sock.recv(20, socket.MSG_PEEK))
+        torrents = {torrent_mark(HASH): HASH}
+        try:
+            sock, _ = open_incoming(peer.sock, self._mode, torrents.get, 5)
+        except PeerError:
+            return
+        sock.sendall(THEIRS.encode() + Have(7).encode())
+        peer.sock.settimeout(5)
+        with suppress(OSError):
+            while sock.recv(100):
+                pass
+
+    @property
+    def seen(self) -> list[str]:
+        """How it was called, one call after the other."""
+        return ["plain" if first.startswith(b"\x13BitTorrent") else "encrypted" for first in self.first_bytes]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "calls", "is_rc4"),
+    [
+        ("allow", "off", ["plain"], False),
+        ("allow", "allow", ["plain"], False),
+        ("allow", "require", ["plain", "encrypted"], True),
+        ("prefer", "off", ["encrypted", "plain"], False),
+        ("prefer", "allow", ["encrypted"], False),
+        ("prefer", "prefer", ["encrypted"], True),
+        ("prefer", "require", ["encrypted"], True),
+        ("require", "prefer", ["encrypted"], True),
+        ("off", "prefer", ["plain"], False),
+    ],
+)
+def test_a_peer_is_dialled_as_it_and_we_want(ours: str, theirs: str, calls: list[str], *, is_rc4: bool) -> None:
+    """Once more where it hangs up on the first way, and messages flow whatever was agreed."""
+    script = Picky(theirs)
+    config = dataclasses.replace(LONG_TICK, encryption=ours)
+    with FakeServer(script) as server, PeerConnection(server.address, HASH, OUR_ID, config=config) as connection:
+        connection.connect()
+        assert connection.handshake() == THEIRS
+        assert connection.receive() == [Have(7)]
+        assert connection.is_encrypted == is_rc4
+        assert script.seen == calls
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("off", "require"), ("require", "off")])
+def test_settings_that_do_not_match_end_a_connection(ours: str, theirs: str) -> None:
+    """After one call; there is no other way."""
+    script = Picky(theirs)
+    config = dataclasses.replace(LONG_TICK, encryption=ours)
+    with FakeServer(script) as server, PeerConnection(server.address, HASH, OUR_ID, config=config) as connection:
+        connection.connect()
+        with pytest.raises(PeerDisconnected):
+            connection.handshake()
+        assert len(script.seen) == 1
+
+
+@pytest.mark.parametrize("mode", ["allow", "prefer"])
+def test_a_peer_that_hangs_up_on_everything_is_called_twice(mode: str) -> None:
+    """And no more."""
+    config = dataclasses.replace(LONG_TICK, encryption=mode)
+    with (
+        FakeServer(FakePeer.close) as server,
+        PeerConnection(server.address, HASH, OUR_ID, config=config) as connection,
+    ):
+        connection.connect()
+        with pytest.raises(PeerDisconnected):
+            connection.handshake()
+        wait_until(lambda: len(server.peers) == 2)
+
+
+@pytest.mark.parametrize("mode", ["allow", "prefer", "require"])
+def test_a_silent_peer_is_called_once(mode: str) -> None:
+    """It has cost its time-out, and would again."""
+    config = dataclasses.replace(QUICK, encryption=mode)
+
+    def listen(peer: FakePeer) -> None:
+        with suppress(OSError):
+            while peer.sock.recv(1000):
+                pass
+
+    with FakeServer(listen) as server, PeerConnection(server.address, HASH, OUR_ID, config=config) as connection:
+        connection.connect()
+        with pytest.raises(PeerDisconnected, match="no handshake"):
+            connection.handshake()
+        assert len(server.peers) == 1
+
+
+def test_a_peer_that_hangs_up_while_we_stop_is_not_called_again() -> None:
+    """Closing ends the dial, whatever there is left to try."""
+    with PeerConnection(ADDRESS, HASH, OUR_ID, config=LONG_TICK) as connection:
+
+        def close(peer: FakePeer) -> None:
+            connection.close("we are stopping")
+            peer.close()
+
+        with FakeServer(close) as server:
+            connection.address = server.address
+            connection.connect()
+            with pytest.raises(PeerDisconnected):
+                connection.handshake()
+            assert len(server.peers) == 1
 
 
 # --- receiving --------------------------------------------------------------------------------------------

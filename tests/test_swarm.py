@@ -140,7 +140,7 @@ def test_addresses_are_dialled_when_they_come(start: Callable[..., Rig]) -> None
 def test_few_are_dialled_at_once(start: Callable[..., Rig]) -> None:
     """Home routers choke on many half-open connections; the next is dialled as soon as one is through."""
     with serving(silent, silent, friendly("a"), friendly("b")) as servers:
-        rig = start(Config(dials_at_once=2, socket_tick=30.0, handshake_timeout=30.0))
+        rig = start(Config(dials_at_once=2, socket_tick=30.0, handshake_timeout=30.0, encryption="off"))
         rig.swarm.add_addresses(addresses_of(servers), "test")
         wait_until(lambda: [len(server.peers) for server in servers] == [1, 1, 0, 0])
         assert rig.swarm.connecting == 2

@@ -13,7 +13,6 @@ Lock: `_handover`, a leaf, around the change from one stage to the next.
 
 import logging
 import os
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +26,7 @@ from torrent_client.announcer import TrackerStatus
 from torrent_client.config import MAX_TORRENT_SIZE, Config
 from torrent_client.discovery import Discovery
 from torrent_client.download_manager import DownloadManager, DownloadOptions
+from torrent_client.encryption import PeerSocket
 from torrent_client.errors import MetainfoError, StorageError, TorrentError
 from torrent_client.file_selection import FileSelection
 from torrent_client.magnet import MagnetLink, metainfo
@@ -122,7 +122,7 @@ class MagnetDownload:
         else:
             self._discovery.finish_stop()
 
-    def accept(self, sock: socket.socket, address: PeerAddress, handshake: Handshake) -> bool:
+    def accept(self, sock: PeerSocket, address: PeerAddress, handshake: Handshake) -> bool:
         """Take over a connection that the listener accepted; False when there is no room for it."""
         return (self._manager or self._stage).accept(sock, address, handshake)
 

@@ -9,7 +9,6 @@ Thread: `run` on the caller's; peers' workers.
 Lock: none; the parts have theirs.
 """
 
-import socket
 import time
 from collections.abc import Callable, Sequence
 from threading import BoundedSemaphore, Event
@@ -17,6 +16,7 @@ from typing import Final
 
 from torrent_client.config import Config
 from torrent_client.discovery import Discovery
+from torrent_client.encryption import PeerSocket
 from torrent_client.errors import DownloadStalled
 from torrent_client.metadata_fetcher import MetadataFetcher, MetadataProgress
 from torrent_client.peer import Peer
@@ -108,7 +108,7 @@ class MetadataDownload:
         self._wake.set()
         self.swarm.close("we are stopping")
 
-    def accept(self, sock: socket.socket, address: PeerAddress, handshake: Handshake) -> bool:
+    def accept(self, sock: PeerSocket, address: PeerAddress, handshake: Handshake) -> bool:
         """Take over a connection that the listener accepted; False when there is no room for it."""
         return self.swarm.accept(sock, address, handshake)
 
@@ -119,7 +119,7 @@ class MetadataDownload:
     # --- peers, on their workers -------------------------------------------------------------------------
 
     def _new_connection(
-        self, address: PeerAddress, sock: socket.socket | None, remote: Handshake | None
+        self, address: PeerAddress, sock: PeerSocket | None, remote: Handshake | None
     ) -> PeerConnection:
         return PeerConnection(
             address,
