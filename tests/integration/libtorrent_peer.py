@@ -23,11 +23,11 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    session = lt.session(_settings(options.listen))
+    session = lt.session(_settings(options.listen) | _encryption(options.encryption))
     handle = _add_torrent(session, options)
     for peer in options.peer:
         host, _, port = peer.rpartition(":")
-        handle.connect_peer((host, int(port)))
+        handle.connect_peer((host.strip("[]"), int(port)))
     _run(session, lambda: stop.is_set() or (not options.seed and handle.status().is_seeding))
     return 0  # where the session ends, which waits for what is not written to disk yet
 
@@ -51,6 +51,18 @@ def _settings(listen: str) -> "lt.settings_pack":
     }
 
 
+def _encryption(choice: str) -> "lt.settings_pack":
+    """Return the settings of a peer that encrypts every handshake, and what comes after it or not."""
+    if not choice:
+        return {}
+    level = {"rc4": lt.enc_level.pe_rc4, "plaintext": lt.enc_level.pe_plaintext}[choice]
+    return {
+        "out_enc_policy": lt.enc_policy.pe_forced,
+        "in_enc_policy": lt.enc_policy.pe_forced,
+        "allowed_enc_level": level,
+    }
+
+
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("torrent", help="path of a .torrent file, or a magnet link")
@@ -59,6 +71,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--peer", action="append", default=[], help="HOST:PORT of a peer to connect to")
     parser.add_argument("--seed", action="store_true", help="the content is complete: no check, no download")
     parser.add_argument("--upload-limit", type=int, default=0, help="bytes per second; 0 is no limit")
+    parser.add_argument("--encryption", choices=("", "rc4", "plaintext"), default="", help="all that it speaks")
     return parser.parse_args()
 
 

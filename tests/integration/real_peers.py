@@ -34,6 +34,9 @@ import pytest
 import requests
 
 from tests.support import running, tail, wait_until
+from torrent_client.encryption import PeerSocket, dial_encrypted
+from torrent_client.errors import PeerError
+from torrent_client.protocol.mse import Crypto
 
 
 def missing(reason: str) -> NoReturn:
@@ -172,6 +175,7 @@ class Peer:
         port: the TCP port that it listens on for peers, or a tracker for announces.
         process: its process.
         log: what it prints.
+        encryption: all that it speaks: `rc4`, or `plaintext` after an encrypted handshake; empty for none.
     """
 
     name: str
@@ -179,6 +183,7 @@ class Peer:
     port: int
     process: subprocess.Popen[bytes]
     log: Path
+    encryption: str = ""
 
     @property
     def pid(self) -> int:
@@ -188,7 +193,7 @@ class Peer:
     @property
     def address(self) -> str:
         """HOST:PORT, as `--peer` takes it."""
-        return f"{self.host}:{self.port}"
+        return f"{_bracketed(self.host)}:{self.port}"
 
     def log_tail(self) -> str:
         """Return the last lines that the program printed."""
@@ -220,6 +225,11 @@ class Tracker(Peer):
     def wait_for_seeders(self, torrent: MadeTorrent, count: int = 1, timeout: float = 10.0) -> None:
         """Wait until `count` seeders are known, so that a leecher's first announce finds them."""
         wait_until(lambda: self.seeders(torrent) >= count, timeout, f"{count} seeder(s) known to the tracker")
+
+
+def _bracketed(host: str) -> str:
+    """Return an address as it stands before a port."""
+    return f"[{host}]" if ":" in host else host
 
 
 def require_program(name: str) -> str:
@@ -283,16 +293,34 @@ def _new_folder(parent: Path, prefix: str) -> Path:
 
 def has_everything(peer: Peer, torrent: MadeTorrent) -> bool:
     """Return whether a peer answers a handshake for the torrent and then a bitfield with every bit set."""
+    source = None if ":" in peer.host else _PROBE_ADDRESS
     try:
-        with socket.create_connection((peer.host, peer.port), 2, _PROBE_ADDRESS) as connection:
-            connection.sendall(_handshake(torrent.info_hash))
-            with connection.makefile("rb") as stream:
-                answer = stream.read(68)
-                if answer[28:48] != torrent.info_hash:
-                    return False
-                return _says_everything(stream.read, torrent.piece_count)
-    except OSError:  # not listening yet, or not for this torrent
+        with socket.create_connection((peer.host, peer.port), 2, source) as connection:
+            read = _greet(connection, torrent.info_hash, peer.encryption)
+            if read(68)[28:48] != torrent.info_hash:
+                return False
+            return _says_everything(read, torrent.piece_count)
+    except (OSError, PeerError):  # not listening yet, or not for this torrent
         return False
+
+
+def _greet(connection: socket.socket, info_hash: bytes, encryption: str) -> Callable[[int], bytes]:
+    """Say a handshake, encrypted if need be; return a function that reads so many bytes, fewer at the end."""
+    stream: PeerSocket = connection
+    if encryption:
+        offer = {"rc4": Crypto.RC4, "plaintext": Crypto.PLAINTEXT}[encryption]
+        stream = dial_encrypted(connection, info_hash, offer, _handshake(info_hash), 2)
+        stream.settimeout(2)
+    else:
+        connection.sendall(_handshake(info_hash))
+
+    def read(size: int) -> bytes:
+        data = b""
+        while len(data) < size and (part := stream.recv(size - len(data))):
+            data += part
+        return data
+
+    return read
 
 
 def _handshake(info_hash: bytes) -> bytes:
@@ -326,6 +354,7 @@ def libtorrent_seeder(
     *,
     host: str = "127.0.0.1",
     upload_limit: int = 0,
+    encryption: str = "",
 ) -> Iterator[Peer]:
     """Seed with libtorrent.
 
@@ -334,9 +363,11 @@ def libtorrent_seeder(
         torrent: what to seed.
         host: the address to listen on.
         upload_limit: bytes per second; 0 is no limit.
+        encryption: as in `Peer`.
     """
-    options = ["--seed", "--upload-limit", str(upload_limit)]
-    with _libtorrent(tmp_path, torrent, torrent.directory, host, options) as peer:
+    options = ["--seed", "--upload-limit", str(upload_limit), "--encryption", encryption]
+    with _libtorrent(tmp_path, torrent, torrent.directory, host, options) as started:
+        peer = replace(started, encryption=encryption)
         wait_until_ready(peer, lambda: has_everything(peer, torrent))
         yield peer
 
@@ -354,7 +385,7 @@ def _libtorrent(
         torrent if isinstance(torrent, str) else torrent.path,
         directory,
         "--listen",
-        f"{host}:0",
+        f"{_bracketed(host)}:0",
         *options,
     ]
     with running(command, log, stdout=output) as process:
@@ -375,6 +406,7 @@ _ARIA2_OPTIONS = (
     "--console-log-level=notice",
     "--enable-color=false",
 )
+_ARIA2_ENCRYPTED = ("--bt-require-crypto=true", "--bt-min-crypto-level=arc4")
 
 
 @contextlib.contextmanager
@@ -384,6 +416,7 @@ def aria2_seeder(
     *,
     host: str = "127.0.0.1",
     upload_limit: int = 0,
+    encryption: str = "",
 ) -> Iterator[Peer]:
     """Seed with aria2, which checks the content first; the arguments are those of `libtorrent_seeder`."""
     folder = _new_folder(tmp_path, "aria2")
@@ -397,33 +430,38 @@ def aria2_seeder(
         f"--max-upload-limit={upload_limit}",
         "--check-integrity=true",
         "--seed-ratio=0",
+        *(_ARIA2_ENCRYPTED if encryption else ()),
         str(torrent.path),
     ]
     with running(command, folder / "aria2.log", cwd=folder) as process:
-        peer = Peer("aria2", host, port, process, folder / "aria2.log")
+        peer = Peer("aria2", host, port, process, folder / "aria2.log", encryption)
         wait_until_ready(peer, lambda: has_everything(peer, torrent))
         yield peer
 
 
 @contextlib.contextmanager
-def transmission_seeder(tmp_path: Path, torrent: MadeTorrent, *, host: str = "127.0.0.1") -> Iterator[Peer]:
+def transmission_seeder(
+    tmp_path: Path, torrent: MadeTorrent, *, host: str = "127.0.0.1", encryption: str = ""
+) -> Iterator[Peer]:
     """Seed with Transmission's daemon; the arguments are those of `aria2_seeder`, but for the limit.
 
     Transmission unchokes only every 10 s, so that a download from it takes about that long at least.
     """
-    with _transmission(tmp_path, torrent, torrent.directory, host) as (peer, rpc):
+    with _transmission(tmp_path, torrent, torrent.directory, host, encryption) as (peer, rpc):
         wait_until_ready(peer, lambda: rpc.is_seeding() and has_everything(peer, torrent))
         yield peer
 
 
 @contextlib.contextmanager
 def _transmission(
-    tmp_path: Path, torrent: MadeTorrent, directory: Path, host: str
+    tmp_path: Path, torrent: MadeTorrent, directory: Path, host: str, encryption: str = ""
 ) -> Iterator[tuple[Peer, "_TransmissionRpc"]]:
     """Run Transmission's daemon with one torrent, whose content is in `directory` or goes there."""
     folder = _new_folder(tmp_path, "transmission")
     port, rpc_port = free_port(host), free_port()
     settings = _transmission_settings(host, port, rpc_port, directory)
+    if encryption:
+        settings["encryption"] = 2  # required
     (folder / "settings.json").write_text(json.dumps(settings))
     command = [
         require_program("transmission-daemon"),
@@ -433,7 +471,7 @@ def _transmission(
         str(folder),
     ]
     with running(command, folder / "transmission.log") as process:
-        peer = Peer("transmission", host, port, process, folder / "transmission.log")
+        peer = Peer("transmission", host, port, process, folder / "transmission.log", encryption)
         rpc = _TransmissionRpc(rpc_port)
         wait_until_ready(peer, rpc.answers)
         rpc.call("torrent-add", filename=str(torrent.path))
@@ -547,6 +585,9 @@ def libtorrent_leech(
     directory: Path,
     peers: Sequence[str] = (),
     timeout: float = 30.0,
+    *,
+    host: str = "127.0.0.1",
+    encryption: str = "",
 ) -> None:
     """Download the whole torrent with libtorrent.
 
@@ -556,13 +597,17 @@ def libtorrent_leech(
         directory: where to.
         peers: addresses, HOST:PORT, besides those that the torrent's trackers know.
         timeout: fails when it takes longer, in seconds.
+        host: the address to listen on.
+        encryption: as in `Peer`.
     """
     options = [word for peer in peers for word in ("--peer", peer)]
-    with _libtorrent(tmp_path, torrent, directory, "127.0.0.1", options) as leecher:
+    with _libtorrent(tmp_path, torrent, directory, host, [*options, "--encryption", encryption]) as leecher:
         _wait_until_done(leecher, timeout)
 
 
-def aria2_leech(tmp_path: Path, torrent: MadeTorrent | str, directory: Path, timeout: float = 30.0) -> None:
+def aria2_leech(
+    tmp_path: Path, torrent: MadeTorrent | str, directory: Path, timeout: float = 30.0, *, encryption: str = ""
+) -> None:
     """Download the whole torrent with aria2 from the peers that its trackers know; arguments as above."""
     folder = _new_folder(tmp_path, "aria2")
     command = [
@@ -571,6 +616,7 @@ def aria2_leech(tmp_path: Path, torrent: MadeTorrent | str, directory: Path, tim
         f"--listen-port={free_port()}",
         f"--dir={directory}",
         "--seed-time=0",
+        *(_ARIA2_ENCRYPTED if encryption else ()),
         torrent if isinstance(torrent, str) else str(torrent.path),
     ]
     with running(command, folder / "aria2.log", cwd=folder) as process:
@@ -580,10 +626,16 @@ def aria2_leech(tmp_path: Path, torrent: MadeTorrent | str, directory: Path, tim
 
 @contextlib.contextmanager
 def transmission_leech(
-    tmp_path: Path, torrent: MadeTorrent, directory: Path, host: str = "127.0.0.1", timeout: float = 40.0
+    tmp_path: Path,
+    torrent: MadeTorrent,
+    directory: Path,
+    host: str = "127.0.0.1",
+    timeout: float = 40.0,
+    *,
+    encryption: str = "",
 ) -> Iterator[Peer]:
     """Download the whole torrent with Transmission from whoever dials it inside the block, whose end waits for it."""
-    with _transmission(tmp_path, torrent, directory, host) as (peer, rpc):
+    with _transmission(tmp_path, torrent, directory, host, encryption) as (peer, rpc):
         yield peer
         wait_until_ready(peer, rpc.is_seeding, timeout)
 
