@@ -650,6 +650,28 @@ def test_a_busy_peer_duplicates_only_what_it_takes_over(rate: float, taken: int)
     assert len(lab.ask("b", depth=4)) == taken
 
 
+def test_there_is_no_end_game_while_another_peer_has_a_piece_to_begin() -> None:
+    """A fast peer that has only what a slow one was asked for waits; when the last piece is begun, it helps."""
+    lab = Lab(pieces=2, blocks=4)
+    lab.join("seed", rate=10.0)
+    lab.join("leecher", pieces=[0], rate=1000.0)
+    lab.manager.peer_suggests("seed", 0)
+    lab.join("other", pieces=[1])
+    assert {index for index, _ in blocks_of(lab.ask("seed", depth=4))} == {0}
+    assert lab.ask("leecher") == []
+    assert {index for index, _ in blocks_of(lab.ask("seed", depth=8))} == {1}
+    assert {index for index, _ in blocks_of(lab.ask("leecher"))} == {0}
+
+
+def test_a_piece_that_nobody_has_does_not_hold_the_end_game_up() -> None:
+    """All that can be got now is asked for, so that a swarm without a seed does not wait for its slowest peer."""
+    lab = Lab(pieces=2, blocks=4)
+    lab.join("slow", pieces=[0], rate=10.0)
+    lab.join("fast", pieces=[0], rate=1000.0)
+    lab.ask("slow")
+    assert len(lab.ask("fast")) == 4
+
+
 def test_there_is_no_end_game_for_a_peer_that_can_begin_a_piece() -> None:
     """Duplicates are waste as long as there is something new to ask for."""
     lab = Lab(pieces=4, blocks=2)

@@ -6,7 +6,7 @@ What a peer is asked for, in order:
   2. pieces whose owner left;
   3. a new piece, of the most urgent ones the rarest (`piece_picker`);
   4. other peers' pieces;
-  5. when every block is asked for, the *end game*: blocks that a slower peer still owes us.
+  5. when every block that somebody has is asked for, the *end game*: blocks that a slower peer still owes us.
 
 A peer whose pipeline does not hold a whole piece helps others first (4 before 3), so that slow peers finish
 pieces together instead of holding one each. A peer *on parole*, a suspect after a bad hash, works alone on its
@@ -67,7 +67,7 @@ class BlockPicker:
             if piece is None:
                 break
             self._book.ask(piece, peer, room - len(requests), now, requests)
-        if not requests and (self._is_full() or not self._table.to_begin(peer.servable)):
+        if not requests and self._is_end_game():
             requests = self._end_game_requests(peer, room, now)
         if len(requests) < room:
             self._book.hungry[peer.key] = None
@@ -173,6 +173,14 @@ class BlockPicker:
         return piece
 
     # --- the end game ----------------------------------------------------------------------------
+
+    def _is_end_game(self) -> bool:
+        """Tell whether no piece can be begun, with any peer.
+
+        A peer that merely has nothing new for us must wait. In a young swarm that is everybody but the seed,
+        for all ask the seed for the same pieces; if they duplicated those, it would send each several times.
+        """
+        return self._is_full() or not self._table.to_begin(self._picker.available)
 
     def _end_game_requests(self, peer: PeerRecord, room: int, now: float) -> list[Request]:
         """Ask for blocks that are asked of another peer already, of the one that will be last."""

@@ -84,6 +84,14 @@ class PiecePicker:
         """Return how many peers own piece `index`."""
         return sum((digit >> index & 1) << place for place, digit in enumerate(self._digits))
 
+    @property
+    def available(self) -> int:
+        """The pieces that a peer owns, as a set of bits."""
+        pieces = 0
+        for digit in self._digits:
+            pieces |= digit
+        return pieces
+
     def pick(self, candidates: int, completed: int, suggested: int = 0) -> int | None:
         """Choose one of the most urgent candidates, or None when no candidate is wanted.
 
