@@ -27,6 +27,7 @@ from torrent_client.protocol.bencode import (
 )
 from torrent_client.protocol.extensions import ExtendedHandshake
 from torrent_client.protocol.messages import Handshake, MessageReader
+from torrent_client.protocol.pex import PexContact, PexFlags, PexMessage
 from torrent_client.resume import ResumeData, ResumeFile, parse_ranges
 from torrent_client.torrent_parser import TorrentFile
 from torrent_client.tracker_client import AnnounceResponse, parse_announce
@@ -166,6 +167,20 @@ def test_handshake() -> None:
         assert handshake.encode() == data
 
     attack(parse, HandshakeError, [Handshake(bytes(20), bytes(20)).encode(), Handshake(*[b"x" * 20] * 2).encode()])
+
+
+@pytest.mark.parametrize("make", [damaged, damaged_value])
+def test_peer_exchange(make: Callable[[str, Sequence[bytes]], bytes]) -> None:
+    """Addresses, or a ProtocolViolation."""
+    contacts = (PexContact("192.0.2.1", 6881, PexFlags.REACHABLE), PexContact("2001:db8::1", 1))
+
+    def parse(data: bytes) -> None:
+        message = PexMessage.decode(data)
+        assert PexMessage.decode(message.encode()).added == message.added
+
+    attack(
+        parse, ProtocolViolation, [PexMessage(contacts, contacts[:1]).encode(), PexMessage((), contacts).encode()], make
+    )
 
 
 def test_message_stream() -> None:

@@ -80,6 +80,10 @@ class Config:
         """Whether anything may go past a proxy: UDP, multicast, port mapping, listening, looking names up."""
         return not self.proxy
 
+    # --- where peers come from -------------------------------------------------------------------
+    pex: bool = True
+    """Whether peers of one torrent tell each other of more of them, see `peer_exchange`; never in private torrents."""
+
     # --- requests --------------------------------------------------------------------------------
     initial_queue_depth: int = 16
     """Requests in flight to a new peer; grows by one a block (slow start, as libtorrent does)."""

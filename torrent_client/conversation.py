@@ -94,6 +94,7 @@ class Conversation:
             self.update_interest(peer)
         if self._super_seeder:
             self._show(self._super_seeder.tick(now))
+        self._extensions.tick(now)
         self._time_out(now)
         self.feed_hungry(now)
 

@@ -23,7 +23,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +48,8 @@ from torrent_client.metadata_server import MetadataServer
 from torrent_client.part_file import part_file_name
 from torrent_client.peer import Peer
 from torrent_client.peer_connection import PeerConnection
-from torrent_client.peer_extensions import PeerExtensions
+from torrent_client.peer_exchange import PeerExchange
+from torrent_client.peer_extensions import Extension, PeerExtensions
 from torrent_client.piece_manager import PieceManager
 from torrent_client.piece_picker import WantedPieces
 from torrent_client.piece_verifier import PieceVerifier, VerifierCallbacks
@@ -173,7 +174,7 @@ class DownloadManager:
             self._connected,
             self._verify,
             self._attention.set,
-            PeerExtensions([MetadataServer(torrent.info)], port, config),
+            self._extensions(rng),
             config,
             rng,
             clock,
@@ -211,6 +212,13 @@ class DownloadManager:
         self._is_ending = False  # `stop` was called, and saves itself
         self._saved: tuple[int, int] | None = None  # pieces and bytes sent, as saved last
         self.goal_reached: str | None = None  # which seeding goal, in words
+
+    def _extensions(self, rng: random.Random) -> PeerExtensions:
+        """Return what we speak with peers; a private torrent has peers of its trackers alone (BEP 27)."""
+        extensions: list[Extension] = [MetadataServer(self.torrent.info)]
+        if self._config.pex and not self.torrent.is_private:
+            extensions.append(PeerExchange(self._connected, self._on_hearsay, self._clock, rng, self._is_seed))
+        return PeerExtensions(extensions, self._port, self._config)
 
     def _own_discovery(self, rng: random.Random) -> Discovery:
         torrent = self.torrent
@@ -390,7 +398,7 @@ class DownloadManager:
         while not self._wait_for_tick(last_tick + self._config.housekeeping_interval):
             seconds, last_tick = self._clock() - last_tick, self._clock()
             self._measure(seconds)
-            self._make_room(last_tick)
+            self.swarm.make_room(last_tick)
             self.discovery.tick(last_tick, len(self.swarm.peers()))
             self.swarm.dial()
             self.conversation.tick(last_tick)
@@ -424,15 +432,6 @@ class DownloadManager:
         self._upload.total = self.swarm.uploaded
         self._download.tick(seconds)
         self._upload.tick(seconds)
-
-    def _make_room(self, now: float) -> None:
-        """Part from the peer that has been useless longest, when others wait for its place."""
-        due = self.swarm.pool.next_dial_time()
-        if not self.swarm.is_full or due is None or due > now:
-            return
-        idlest = max(self.swarm.peers(), key=lambda peer: peer.idle_seconds, default=None)
-        if idlest and idlest.idle_seconds >= self._config.useless_peer_timeout:
-            idlest.connection.close("others wait for its place")
 
     def _give_up_if_idle(self, seconds: float) -> None:
         """End a download that gets nothing, if the user set a limit to that."""
@@ -529,6 +528,13 @@ class DownloadManager:
 
     def _connected(self) -> list[Peer]:
         return self.swarm.peers()
+
+    def _on_hearsay(self, addresses: Sequence[PeerAddress], source: str) -> None:
+        self.swarm.add_addresses(addresses, source)
+
+    def _is_seed(self, peer: Peer) -> bool:
+        pieces, _ = self.pieces.peer_progress(peer)
+        return pieces == self.torrent.piece_count
 
     def _new_connection(
         self, address: PeerAddress, sock: PeerSocket | None, remote: messages.Handshake | None

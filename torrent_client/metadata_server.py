@@ -61,3 +61,6 @@ class MetadataServer:
     def left(self, peer: Peer) -> None:
         """Forget how much it got."""
         self._served.pop(peer, None)
+
+    def tick(self, now: float) -> None:
+        """Wait for requests."""

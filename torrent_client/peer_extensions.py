@@ -6,7 +6,7 @@
 An extension is an object with a name; it hears of each peer that speaks it, of its messages, and of its end.
 
 Spec: BEP 10.
-Thread: a peer's worker.
+Thread: a peer's worker; `tick` in housekeeping.
 Lock: none; the numbers never change, and what a peer said is kept in the `Peer`.
 """
 
@@ -45,6 +45,9 @@ class Extension(Protocol):
 
     def left(self, peer: Peer) -> None:
         """Forget a peer."""
+
+    def tick(self, now: float) -> None:
+        """Do what is due, once a second (monotonic), in housekeeping."""
 
 
 class PeerExtensions:
@@ -109,3 +112,12 @@ class PeerExtensions:
         """Let every extension forget a peer."""
         for extension in self._by_number.values():
             extension.left(peer)
+
+    def tick(self, now: float) -> None:
+        """Let every extension do what is due, once a second.
+
+        Args:
+            now: monotonic seconds.
+        """
+        for extension in self._by_number.values():
+            extension.tick(now)

@@ -158,6 +158,19 @@ class Swarm:
         """Take over a connection that the listener accepted; False when there is no room for it."""
         return self._take_slot() and self._start_worker(self._new_connection(address, sock, handshake))
 
+    def make_room(self, now: float) -> None:
+        """Part from the peer that has been useless longest, when others wait for its place.
+
+        Args:
+            now: monotonic seconds.
+        """
+        due = self.pool.next_dial_time()
+        if not self.is_full or due is None or due > now:
+            return
+        idlest = max(self.peers(), key=lambda peer: peer.idle_seconds, default=None)
+        if idlest and idlest.idle_seconds >= self._config.useless_peer_timeout:
+            idlest.connection.close("others wait for its place")
+
     def ban(self, addresses: Iterable[PeerAddress], reason: str) -> None:
         """Ban peers for good and close their connections."""
         for address in addresses:

@@ -70,6 +70,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--listen", default="127.0.0.1:0", help="HOST:PORT; port 0 is any free one")
     parser.add_argument("--peer", action="append", default=[], help="HOST:PORT of a peer to connect to")
     parser.add_argument("--seed", action="store_true", help="the content is complete: no check, no download")
+    parser.add_argument("--pex", action="store_true", help="exchange peers")
     parser.add_argument("--upload-limit", type=int, default=0, help="bytes per second; 0 is no limit")
     parser.add_argument("--encryption", choices=("", "rc4", "plaintext"), default="", help="all that it speaks")
     return parser.parse_args()
@@ -80,7 +81,9 @@ def _add_torrent(session: lt.session, options: argparse.Namespace) -> lt.torrent
     parameters = lt.parse_magnet_uri(options.torrent) if is_link else lt.load_torrent_file(options.torrent)
     parameters.save_path = str(options.directory)
     parameters.flags &= ~(lt.torrent_flags.paused | lt.torrent_flags.auto_managed)
-    parameters.flags |= lt.torrent_flags.disable_pex | lt.torrent_flags.disable_dht | lt.torrent_flags.disable_lsd
+    parameters.flags |= lt.torrent_flags.disable_dht | lt.torrent_flags.disable_lsd
+    if not options.pex:
+        parameters.flags |= lt.torrent_flags.disable_pex
     if options.seed:
         parameters.flags |= lt.torrent_flags.seed_mode
     handle = session.add_torrent(parameters)

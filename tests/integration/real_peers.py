@@ -605,6 +605,23 @@ def libtorrent_leech(
         _wait_until_done(leecher, timeout)
 
 
+@contextlib.contextmanager
+def libtorrent_exchanging(
+    tmp_path: Path, torrent: MadeTorrent, peers: Sequence[str] = (), *, upload_limit: int = 0
+) -> Iterator[Peer]:
+    """Download with libtorrent, with peer exchange on, for the length of the block.
+
+    Args:
+        tmp_path: for its log and the download.
+        torrent: what to download.
+        peers: addresses, HOST:PORT.
+        upload_limit: bytes per second; 0 is no limit.
+    """
+    options = ["--pex", "--upload-limit", str(upload_limit), *(word for peer in peers for word in ("--peer", peer))]
+    with _libtorrent(tmp_path, torrent, _new_folder(tmp_path, "exchanged"), "127.0.0.1", options) as peer:
+        yield peer
+
+
 def aria2_leech(
     tmp_path: Path, torrent: MadeTorrent | str, directory: Path, timeout: float = 30.0, *, encryption: str = ""
 ) -> None:

@@ -251,6 +251,7 @@ def _add_peer_options(parser: argparse.ArgumentParser) -> None:
         default=defaults.encryption,
         help="of connections to peers: only where they insist, first of all, always or never (default: allow)",
     )
+    peers.add_argument("--no-pex", action="store_true", help="do not tell peers of each other, nor listen when they do")
     for direction, verb in (("download", "take"), ("upload", "give")):
         peers.add_argument(
             f"--max-{direction}-rate",

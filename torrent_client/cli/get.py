@@ -109,6 +109,7 @@ def config_of(options: Namespace) -> Config:
         max_download_rate=options.max_download_rate,
         max_upload_rate=options.max_upload_rate,
         encryption=options.encryption,
+        pex=not options.no_pex,
     )
 
 

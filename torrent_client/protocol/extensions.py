@@ -42,6 +42,7 @@ class ExtendedHandshake:
         upload_only: it wants nothing from anybody (BEP 21).
         metadata_size: bytes of the `info` dictionary, if it has that (BEP 9).
         your_ip: the other side's address as seen by the sender, 4 or 16 bytes (`yourip`).
+        prefers_encryption: it would rather be dialled with message stream encryption (`e`, BEP 11).
     """
 
     extensions: dict[str, int] = field(default_factory=dict)
@@ -51,6 +52,7 @@ class ExtendedHandshake:
     upload_only: bool = False
     metadata_size: int | None = None
     your_ip: bytes | None = None
+    prefers_encryption: bool = False
 
     def encode(self) -> bytes:
         """Return the payload of the extended message, without its id byte."""
@@ -69,6 +71,8 @@ class ExtendedHandshake:
             value[b"metadata_size"] = self.metadata_size
         if self.your_ip is not None:
             value[b"yourip"] = self.your_ip
+        if self.prefers_encryption:
+            value[b"e"] = 1
         return bencode_encode(value)
 
     @classmethod
@@ -94,6 +98,7 @@ class ExtendedHandshake:
             upload_only=value.get(b"upload_only") == 1,
             metadata_size=_number(value.get(b"metadata_size"), 1, MAX_TORRENT_SIZE),
             your_ip=_address(value.get(b"yourip")),
+            prefers_encryption=value.get(b"e") == 1,
         )
 
 
