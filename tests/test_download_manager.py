@@ -1,5 +1,6 @@
 """One torrent from start to stop, with scripted peers over real sockets: good, slow, broken and hostile ones."""
 
+import dataclasses
 import errno
 import itertools
 import os
@@ -59,6 +60,7 @@ from torrent_client.protocol.messages import (
     Unchoke,
     Unknown,
 )
+from torrent_client.protocol.pex import PexContact, PexMessage
 from torrent_client.stats import TorrentState
 from torrent_client.storage import Storage
 from torrent_client.torrent_parser import TorrentFile
@@ -669,6 +671,36 @@ def test_an_extension_handshake_is_exchanged(tmp_path: Path) -> None:
     assert (hellos[0].port, hellos[0].request_queue) == (6881, QUICK.reqq)
     assert (hellos[0].client or "").startswith("torrent-client ")
     assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("is_private", "config", "heeded"),
+    [(False, QUICK, True), (True, QUICK, False), (False, change(QUICK, pex=False), False)],
+    ids=["public", "private", "off"],
+)
+def test_peer_exchange_is_not_for_private_torrents(
+    tmp_path: Path, is_private: bool, config: Config, heeded: bool
+) -> None:
+    """It is neither offered nor obeyed there (BEP 27), nor when the user does not want it."""
+    torrent = dataclasses.replace(TORRENT, is_private=is_private)
+    told = PeerAddress(LOOPBACK, closed_port())
+    hellos: list[ExtendedHandshake] = []
+    obeyed = threading.Event()
+
+    def script(peer: FakePeer) -> None:
+        peer.shake_hands(TORRENT.info_hash, fake_id("teller"), EXTENSIONS)
+        hellos.append(ExtendedHandshake.decode(peer.expect(Extended).payload))
+        peer.send(Extended(2, PexMessage((PexContact(*told),)).encode()))
+        peer.send(BitfieldMessage(Bitfield.full(PIECES).to_bytes()))  # what is answered when the other is dealt with
+        peer.expect(Interested)
+        obeyed.set()
+        peer.read_until_gone()
+
+    with serving(script) as [server], download(tmp_path, server.address, torrent=torrent, config=config) as manager:
+        assert obeyed.wait(10)
+        assert manager.swarm.pool.source(told) == ("pex" if heeded else "incoming")
+        assert manager.stats().known_peers == 1 + heeded
+    assert ("ut_pex" in hellos[0].extensions) is heeded
 
 
 def test_old_peers_get_no_extension_messages(tmp_path: Path) -> None:

@@ -3,10 +3,9 @@
 The seed is slow and B is not complete, so that all three have reason to stay connected.
 """
 
-import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-import libtorrent as lt
 import pytest
 
 from tests.integration.real_peers import MadeTorrent, libtorrent_exchanging, libtorrent_seeder, make_torrent
@@ -23,16 +22,6 @@ def torrent(tmp_path: Path) -> MadeTorrent:
     return make_torrent(tmp_path, payload(4_000_000), PIECE_LENGTH)
 
 
-def private(torrent: MadeTorrent) -> MadeTorrent:
-    """Return the same content in a private torrent, which is another torrent."""
-    metainfo = lt.bdecode(torrent.path.read_bytes())
-    metainfo[b"info"][b"private"] = 1
-    path = torrent.path.with_name("private.torrent")
-    path.write_bytes(lt.bencode(metainfo))
-    info_hash = lt.load_torrent_file(str(path)).info_hashes.v1.to_bytes()
-    return MadeTorrent(path, info_hash, torrent.name, torrent.directory, torrent.files, torrent.piece_length)
-
-
 def sources(client: ClientProcess) -> dict[int, str]:
     """Return where the client has each of its peers from, by the ports of their addresses."""
     reports = client.reports()
@@ -40,11 +29,19 @@ def sources(client: ClientProcess) -> dict[int, str]:
     return {int(peer["address"].rpartition(":")[2]): peer["source"] for peer in peers}
 
 
-def ours(tmp_path: Path, name: str, torrent: MadeTorrent, *options: str):  # type: ignore[no-untyped-def]
+def ours(tmp_path: Path, name: str, torrent: MadeTorrent, *options: str) -> AbstractContextManager[ClientProcess]:
     """Run our client, as if on a machine of its own."""
     home = tmp_path / name
     home.mkdir()
     return running_client(home, torrent.path, home / "out", "--port", "0", *options)
+
+
+def our_seed(tmp_path: Path, torrent: MadeTorrent) -> AbstractContextManager[ClientProcess]:
+    """Seed slowly with our client, as if on a machine of its own."""
+    home = tmp_path / "seed"
+    home.mkdir()
+    data = torrent.directory / torrent.name
+    return running_command(home, "seed", torrent.path, "--data", data, "--port", "0", "--max-upload-rate", str(SLOW))
 
 
 def port_of(client: ClientProcess) -> int:
@@ -69,28 +66,17 @@ def test_we_find_a_peer_that_libtorrent_tells_of(tmp_path: Path, torrent: MadeTo
         assert sources(client)[middle.port] == "given"
 
 
-def test_libtorrent_finds_a_peer_that_we_tell_of(tmp_path: Path, torrent: MadeTorrent) -> None:
-    """It has nobody else to hear of it from; the seed is ours, too, and sees who calls."""
-    home = tmp_path / "c"
-    home.mkdir()
-    with running_command(
-        home,
-        "seed",
-        torrent.path,
-        "--data",
-        torrent.directory / torrent.name,
-        "--port",
-        "0",
-        "--max-upload-rate",
-        "20K",
-    ) as seed:
-        seed_address = f"127.0.0.1:{port_of(seed)}"
-        with ours(tmp_path, "b", torrent, "--peer", seed_address) as middle:
-            with libtorrent_exchanging(tmp_path, torrent, [f"127.0.0.1:{port_of(middle)}"]):
-                wait_until(lambda: "libtorrent" in clients(seed), FOUND_WITHIN, "libtorrent at the seed")
-
-
 def clients(client: ClientProcess) -> str:
     """Return the names of the client's peers."""
     reports = client.reports()
     return " ".join(peer["client"] for peer in reports[-1]["peers"]) if reports else ""
+
+
+def test_libtorrent_finds_a_peer_that_we_tell_of(tmp_path: Path, torrent: MadeTorrent) -> None:
+    """It has nobody else to hear of it from; the seed is ours, too, and sees who calls."""
+    with (
+        our_seed(tmp_path, torrent) as seed,
+        ours(tmp_path, "b", torrent, "--peer", f"127.0.0.1:{port_of(seed)}") as middle,
+        libtorrent_exchanging(tmp_path, torrent, [f"127.0.0.1:{port_of(middle)}"]),
+    ):
+        wait_until(lambda: "libtorrent" in clients(seed), FOUND_WITHIN, "libtorrent at the seed")
