@@ -143,7 +143,7 @@ def test_after_a_mixture_that_failed_each_peer_must_give_everything_itself(rig: 
     rig.answer(honest, 2)
     assert not rig.metadata
     assert not rig.liars
-    rig.fetcher.tick()
+    rig.fetcher.tick(rig.clock())
     assert {0, 1, 2} <= {*honest.take()} | {1}
     for piece in range(PIECES):
         rig.answer(honest, piece)
@@ -191,10 +191,10 @@ def test_a_rejecting_peer_is_left_alone_for_a_while(rig: Rig) -> None:
     peer.take()
     for piece in range(PIECES):
         rig.fetcher.received(peer, MetadataMessage(MetadataKind.REJECT, piece).encode())  # type: ignore[arg-type]
-    rig.fetcher.tick()
+    rig.fetcher.tick(rig.clock())
     assert peer.take() == []
     rig.clock.advance(PAUSE_AFTER_REJECT)
-    rig.fetcher.tick()
+    rig.fetcher.tick(rig.clock())
     assert sorted(peer.take()) == [0, 1, 2]
 
 
@@ -202,7 +202,7 @@ def test_a_silent_peer_is_given_up_and_asked_again_later(rig: Rig) -> None:
     silent, other = SpeakingPeer(), SpeakingPeer()
     rig.greet(silent)
     rig.clock.advance(ANSWER_LIMIT)
-    rig.fetcher.tick()
+    rig.fetcher.tick(rig.clock())
     rig.greet(other)
     assert sorted(other.take()) == [0, 1, 2]
 

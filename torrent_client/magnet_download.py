@@ -44,6 +44,9 @@ MakeManager = Callable[[TorrentFile, DownloadOptions, Discovery], DownloadManage
 JOIN_LIMIT: Final = 2.5
 """Seconds that stopping waits for the first stage."""
 
+PUBLIC_SOURCES: Final = ("dht", "pex", "lsd")
+"""Where peers of a private torrent must not come from (BEP 27); that it is one, its metadata tells."""
+
 MAX_NAME_BYTES: Final = 230
 """Bytes of a saved torrent's name without `.torrent`: file systems take 255."""
 
@@ -224,7 +227,8 @@ class MagnetDownload:
             self._discovery.restrict()
         manager = self._make_manager(torrent, self.options, self._discovery)
         for address, source in self._stage.swarm.pool.addresses().items():
-            manager.swarm.pool.add([address], source)
+            if not torrent.is_private or source not in PUBLIC_SOURCES:
+                manager.swarm.pool.add([address], source)
         with self._handover:
             if self._stopping:
                 return

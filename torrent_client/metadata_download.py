@@ -4,13 +4,14 @@
 
 When the metadata is there, this swarm ends; the download begins with the addresses that this one found.
 
-Spec: BEP 9, 10.
+Spec: BEP 9, 10, 11.
 Thread: `run` on the caller's; peers' workers.
 Lock: none; the parts have theirs.
 """
 
 import time
 from collections.abc import Callable, Sequence
+from random import Random
 from threading import BoundedSemaphore, Event
 from typing import Final
 
@@ -21,7 +22,8 @@ from torrent_client.errors import DownloadStalled
 from torrent_client.metadata_fetcher import MetadataFetcher, MetadataProgress
 from torrent_client.peer import Peer
 from torrent_client.peer_connection import PeerConnection
-from torrent_client.peer_extensions import PeerExtensions
+from torrent_client.peer_exchange import PeerExchange
+from torrent_client.peer_extensions import Extension, PeerExtensions
 from torrent_client.protocol.messages import Extended, Handshake, HaveNone, Message
 from torrent_client.swarm import PeerCallbacks, Swarm
 from torrent_client.tracker_client import PeerAddress, Progress
@@ -66,7 +68,10 @@ class MetadataDownload:
         self._wake = Event()
         self._stopping = False
         self._fetcher = MetadataFetcher(info_hash, self._on_metadata, self._on_liar, clock)
-        self._extensions = PeerExtensions([self._fetcher], port, config)
+        extensions: list[Extension] = [self._fetcher]
+        if config.pex:
+            extensions.append(PeerExchange(self._connected, self._on_hearsay, clock, Random()))
+        self._extensions = PeerExtensions(extensions, port, config)
         callbacks = PeerCallbacks(self._joined, self._received, self._left)
         self.swarm = Swarm(peer_id, config, callbacks, self._new_connection, clock, slots)
 
@@ -90,7 +95,7 @@ class MetadataDownload:
                 now = self._clock()
                 self._discovery.tick(now, len(self.swarm.peers()))
                 self.swarm.dial()
-                self._fetcher.tick()
+                self._extensions.tick(now)
                 if self.progress() != last_progress:
                     last_progress, last_news = self.progress(), now
                 if 0 < self._config.stop_after_idle <= now - last_news:
@@ -131,6 +136,12 @@ class MetadataDownload:
             fast=True,
             config=self._config,
         )
+
+    def _connected(self) -> list[Peer]:
+        return self.swarm.peers()
+
+    def _on_hearsay(self, addresses: Sequence[PeerAddress], source: str) -> None:
+        self.swarm.add_addresses(addresses, source)
 
     def _joined(self, peer: Peer) -> None:
         if peer.connection.fast:

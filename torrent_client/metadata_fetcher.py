@@ -160,9 +160,8 @@ class MetadataFetcher:
             self._not_before.pop(peer, None)
             self._attempts.pop((size, peer), None)
 
-    def tick(self) -> None:
-        """Ask others for what did not come; called once a second."""
-        now = self._clock()
+    def tick(self, now: float) -> None:
+        """Ask others for what did not come; called once a second (monotonic)."""
         with self._lock:
             for peer, asked in self._asked.items():
                 late = [piece for piece, since in asked.items() if now - since >= ANSWER_LIMIT]

@@ -107,6 +107,14 @@ class MadeTorrent:
         path.write_bytes(lt.bencode(metainfo))
         return replace(self, path=path)
 
+    def as_private(self) -> "MadeTorrent":
+        """Return the same content in a private torrent, in another file and with another info hash."""
+        metainfo = _bdecode(self.path.read_bytes())
+        metainfo[b"info"][b"private"] = 1
+        path = _new_folder(self.path.parent, "private") / self.path.name
+        path.write_bytes(lt.bencode(metainfo))
+        return replace(self, path=path, info_hash=lt.load_torrent_file(str(path)).info_hashes.v1.to_bytes())
+
     def assert_content_in(self, directory: Path) -> None:
         """Fail unless `directory` holds exactly this torrent's content, no file more or less."""
         found = {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
