@@ -119,6 +119,8 @@ class BlockPicker:
             return None
         index = self._picker.pick(candidates, self._table.complete_count, peer.suggested)
         assert index is not None
+        if peer.prefers_runs:
+            peer.suggested = 2 << index  # of equally good pieces the next one
         return self._book.begin(index, peer)
 
     def _begin_alone(self, peer: PeerRecord) -> ActivePiece | None:

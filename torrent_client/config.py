@@ -167,6 +167,28 @@ class Config:
     max_announce_interval: float = 3600.0
     """Seconds after which a tracker is asked again, whatever it says."""
 
+    # --- web seeds -------------------------------------------------------------------------------
+    max_web_seeds: int = 8
+    """Web seeds used of one torrent, a thread each. libtorrent 3, aria2 5 connections."""
+
+    web_seed_queue_depth: int = 1024
+    """Blocks that a web seed is asked for at once at most: 16 MiB. A round trip of 50 ms between two such
+    answers costs a third at 160 MB/s, and less on any slower line."""
+
+    web_seed_timeout: float = 20.0
+    """Seconds of silence from a web seed. libtorrent 20 s, aria2 60 s."""
+
+    web_seed_retry_delays: tuple[float, ...] = (2.0, 10.0, 30.0, 120.0, 600.0, 1800.0)
+    """Seconds before a web seed that failed once, twice ... in a row is asked again, unless it says itself when.
+    libtorrent always 30 s: too long after a hiccup, too short for a server that is down."""
+
+    web_seed_lasting_delay: float = 3600.0
+    """Seconds before it is asked again after what will hardly change: a missing file, an answer that is wrong."""
+
+    web_seed_skip: int = MIB
+    """Bytes that are read and thrown away at most, in order to come to those that are wanted, where a server
+    gives whole files only."""
+
     # --- threads and files -----------------------------------------------------------------------
     verifier_backlog: int = 4 * MIB
     """Bytes of full pieces that may wait for the verifier thread. Beyond that the peer's own worker

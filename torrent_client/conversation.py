@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from torrent_client.active_piece import ActivePiece
 from torrent_client.bitfield import Bitfield
+from torrent_client.block_source import BlockSource
 from torrent_client.choker import Choker, PeerView
 from torrent_client.config import Config
 from torrent_client.errors import PeerDisconnected, ProtocolViolation
@@ -145,24 +146,32 @@ class Conversation:
                 blocks.append(message)
                 continue
             if blocks:
-                self._on_blocks(peer, blocks)
+                self.store(peer, blocks)
                 blocks = []
             handler = _HANDLERS.get(type(message))
             if handler:
                 handler(self, peer, message)
         if blocks:
-            self._on_blocks(peer, blocks)
+            self.store(peer, blocks)
 
-    def _on_blocks(self, peer: Peer, blocks: Sequence[messages.Piece]) -> None:
-        """Store blocks, ask for the next ones, and only then see to pieces that became full."""
+    def store(self, source: BlockSource, blocks: Sequence[messages.Piece]) -> None:
+        """Store blocks that came, ask for the next ones, and only then see to pieces that became full.
+
+        Args:
+            source: who sent them, on whose worker this is.
+            blocks: in the order in which they came.
+
+        Raises:
+            ProtocolViolation: a block outside the torrent, or too many that nobody asked for.
+        """
         now = self._clock()
-        received = self._pieces.receive_blocks(peer, blocks, now)
-        peer.download.add(received.useful)
-        peer.pipeline.received(len(blocks))
+        received = self._pieces.receive_blocks(source, blocks, now)
+        source.download.add(received.useful)
+        source.pipeline.received(len(blocks))
         for loser, cancel in received.cancels:
-            assert isinstance(loser, Peer)
-            loser.connection.send(cancel)
-        self._request_more(peer, now)
+            assert isinstance(loser, BlockSource)
+            loser.cancel(cancel)
+        self._request_more(source, now)
         for piece in received.full:
             self._on_full(piece)
 
@@ -270,27 +279,23 @@ class Conversation:
 
     # --- asking ------------------------------------------------------------------------------------------
 
-    def _request_more(self, peer: Peer, now: float) -> None:
-        """Fill the peer's pipeline, if it lets us."""
-        may_ask = peer.connection.fast or not peer.connection.peer_choking
-        if not may_ask or not peer.connection.am_interested or not self._asks:
-            return
-        requests = self._pieces.next_requests(peer, peer.pipeline.depth, now)
-        if requests:
-            peer.connection.send_encoded(messages.encode_requests(requests))
+    def _request_more(self, source: BlockSource, now: float) -> None:
+        """Fill a source's pipeline, unless there is nowhere to put blocks."""
+        if self._asks:
+            source.ask(self._pieces, now)
 
     def _time_out(self, now: float) -> None:
-        """Snub peers that keep us waiting: they are asked for one block at a time, after all who are hungry."""
-        for key in self._pieces.stalled_peers(now):
-            assert isinstance(key, Peer)
-            logger.debug("%s is snubbed: it owes us blocks and sends none", key.connection.address)
-            key.pipeline.snub()
+        """Snub those who keep us waiting: they are asked for one block at a time, after all who are hungry."""
+        for source in self._pieces.stalled_peers(now):
+            assert isinstance(source, BlockSource)
+            logger.debug("%s is snubbed: it owes us blocks and sends none", source.address)
+            source.snub()
 
     def feed_hungry(self, now: float) -> None:
-        """Ask peers again that had nothing left to be asked for, now that there may be something."""
-        for key in self._pieces.take_hungry():
-            assert isinstance(key, Peer)
-            self._request_more(key, now)
+        """Ask sources again that had nothing left to be asked for, now that there may be something."""
+        for source in self._pieces.take_hungry():
+            assert isinstance(source, BlockSource)
+            self._request_more(source, now)
 
     def update_interest(self, peer: Peer) -> None:
         """Tell a peer whether it has something for us, if that has changed; leave it when neither has."""

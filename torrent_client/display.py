@@ -21,12 +21,13 @@ from rich.table import Table
 from rich.text import Text
 
 from torrent_client.piece_table import PieceState
-from torrent_client.stats import PeerStats, TorrentState, TorrentStats
+from torrent_client.stats import PeerStats, TorrentState, TorrentStats, WebSeedStats
 from torrent_client.text import format_duration, format_rate, format_size, printable
 from torrent_client.views import chosen_files, is_over, percent_done, state_name
 
 PEERS_SHOWN = 8
 TRACKERS_SHOWN = 4
+WEB_SEEDS_SHOWN = 4
 MAP_ROWS = 2
 FRAME_LINES = 5
 """Lines of an overview besides its rows: the frame, the headings, the totals, and the cursor's own."""
@@ -92,6 +93,8 @@ def picture(stats: TorrentStats, width: int, now: float) -> RenderableType:
     parts.append(Text(piece_map(stats.piece_states, max(10, width - 4), MAP_ROWS), style="blue"))
     if stats.peers:
         parts.append(_peer_table(stats))
+    if stats.web_seeds:
+        parts.append(_web_seed_table(stats.web_seeds))
     if stats.trackers:
         parts.append(_tracker_table(stats, now))
     title = Text(f" {printable(stats.name, max(20, width - 20))} ", style="bold")
@@ -263,6 +266,23 @@ def _peer_row(peer: PeerStats, pieces_total: int) -> list[RenderableType]:
         format_rate(peer.download_rate),
         format_rate(peer.upload_rate),
     ]
+
+
+def _web_seed_table(web_seeds: Sequence[WebSeedStats]) -> RenderableType:
+    """Return what each web seed does, what is wrong with it, and when it is asked again."""
+    table = Table(box=None, expand=True, header_style="dim", padding=(0, 1), pad_edge=False)
+    table.add_column("web seed", no_wrap=True, ratio=3)
+    table.add_column("state", ratio=4)
+    table.add_column("↓", justify="right", no_wrap=True)
+    table.add_column("next", justify="right", no_wrap=True)
+    for seed in web_seeds[:WEB_SEEDS_SHOWN]:
+        said = f"{seed.state}: {seed.error}" if seed.error else seed.state
+        style = "red" if seed.error else _STATE_STYLES.get(seed.state, "dim")
+        wait = "-" if seed.next_try_in is None else format_duration(seed.next_try_in)
+        table.add_row(Text(printable(seed.url, 80)), Text(said, style=style), format_rate(seed.download_rate), wait)
+    if len(web_seeds) > WEB_SEEDS_SHOWN:
+        table.add_row(Text(f"and {len(web_seeds) - WEB_SEEDS_SHOWN} more", style="dim"))
+    return table
 
 
 def _tracker_table(stats: TorrentStats, now: float) -> RenderableType:

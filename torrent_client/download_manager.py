@@ -23,9 +23,10 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore, Event, Thread
 from typing import Final
@@ -36,12 +37,7 @@ from torrent_client.config import MAX_MESSAGE_LENGTH, Config
 from torrent_client.conversation import Conversation
 from torrent_client.discovery import Discovery, Services
 from torrent_client.encryption import PeerSocket
-from torrent_client.errors import (
-    DataIncomplete,
-    DownloadStalled,
-    StorageError,
-    TorrentError,
-)
+from torrent_client.errors import DataIncomplete, DownloadStalled, StorageError, TorrentError
 from torrent_client.file_selection import ALL_FILES, FileSelection, wanted_pieces
 from torrent_client.hash_check import CHECKS_AT_ONCE, check_pieces, judge_files
 from torrent_client.metadata_server import MetadataServer
@@ -57,12 +53,15 @@ from torrent_client.protocol import messages
 from torrent_client.rate_limiter import Limits
 from torrent_client.resume import ResumeFile, format_ranges
 from torrent_client.seeding_goals import SeedingGoals, share_ratio
+from torrent_client.smart_ban import SourceAddress
 from torrent_client.speed_meter import SpeedMeter
 from torrent_client.stats import TorrentState, TorrentStats, seeding_reason, waiting_reason
 from torrent_client.storage import Storage
 from torrent_client.swarm import PeerCallbacks, Swarm
 from torrent_client.torrent_parser import TorrentFile
 from torrent_client.tracker_client import PeerAddress, Progress
+from torrent_client.web_seed import WebSeedCallbacks
+from torrent_client.web_seeds import WebSeeds
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +84,7 @@ class DownloadOptions:
         super_seed: show each peer one piece at a time, so that each is sent once (BEP 16).
         files: which files, and in which order.
         given_peers: addresses to dial at once.
+        web_seeds: URLs of servers that have the files (BEP 19), beside those that the torrent names.
         goals: what ends seeding.
         read_only: only serve what is there, and change nothing of it; an error if it is not complete.
         save_torrent: write the .torrent file of a magnet link into `output`.
@@ -98,6 +98,7 @@ class DownloadOptions:
     super_seed: bool = False
     files: FileSelection = ALL_FILES
     given_peers: tuple[PeerAddress, ...] = ()
+    web_seeds: tuple[str, ...] = ()
     goals: SeedingGoals = field(default_factory=SeedingGoals)
     read_only: bool = False
     save_torrent: bool = False
@@ -186,8 +187,12 @@ class DownloadManager:
         self._verifier = PieceVerifier(
             self.pieces,
             self.storage,
-            VerifierCallbacks(self._on_good_piece, self.swarm.ban, self._complete, self._fail),
+            VerifierCallbacks(self._on_good_piece, self._ban, self._complete, self._fail),
             max(1, config.verifier_backlog // torrent.piece_length),
+        )
+        web_callbacks = WebSeedCallbacks(self.conversation.store, partial(self._on_good_piece, None))
+        self.web_seeds = WebSeeds(
+            torrent, options.web_seeds, self.pieces, web_callbacks, self.limits.download, config, clock
         )
         self.discovery = discovery or self._own_discovery(rng)
         self.discovery.attach(self.swarm.add_addresses, self._progress)
@@ -271,6 +276,7 @@ class DownloadManager:
         self._stopping.set()
         self._attention.set()
         self.discovery.begin_stop()
+        self.web_seeds.close()
         self.swarm.close(reason)
 
     def stop(self) -> None:
@@ -283,10 +289,11 @@ class DownloadManager:
         self.begin_stop()
         if self._housekeeping.ident is not None:
             self._housekeeping.join(_left(deadline))
+        self.web_seeds.join(deadline)
         self.swarm.join(_left(deadline))
         self._verifier.finish()
         if self._is_prepared:  # else not all is known that is on disk
-            self._save_state(synced=self._sync(_left(deadline)))
+            self._save_state(synced=self.storage.sync_within(_left(deadline)))
         self.storage.close()
         self.discovery.finish_stop()
         if self._state is not TorrentState.ERROR and not self.pieces.is_done:
@@ -312,6 +319,7 @@ class DownloadManager:
             self._state, self._ended_at = TorrentState.DOWNLOADING, None
             self._ended.clear()
             self.swarm.open(dials=True)
+            self.web_seeds.start()
         elif self._state is TorrentState.DOWNLOADING and self.pieces.is_done:
             self._complete()
         self._changed.set()  # peers hear of it within a second: see `Conversation.tick`
@@ -330,6 +338,8 @@ class DownloadManager:
                 return
             self.swarm.add_addresses(self.options.given_peers, "given")
             self.discovery.start()
+            if not self.pieces.is_done:
+                self.web_seeds.start()
             self._tick_until_stopped()
         except TorrentError as error:
             self._fail(error)
@@ -428,6 +438,7 @@ class DownloadManager:
         for peer in peers:
             peer.tick(seconds)
             self.pieces.set_rate(peer, peer.download.smoothed)
+        self.web_seeds.tick(seconds)
         self._download.total = self.pieces.useful_bytes
         self._upload.total = self.swarm.uploaded
         self._download.tick(seconds)
@@ -508,22 +519,6 @@ class DownloadManager:
                 logger.warning("%s; an interrupted download will be hashed again", error)
             self._resume_error = str(error)
 
-    def _sync(self, limit: float) -> bool:
-        """Bring the files to the disk itself, if that takes no longer than `limit` seconds; tell whether."""
-        synced = Event()
-
-        def sync() -> None:
-            try:
-                self.storage.sync()
-                synced.set()
-            except StorageError as error:
-                logger.warning("%s", error)
-
-        thread = Thread(target=sync, name="sync", daemon=True)
-        thread.start()
-        thread.join(limit)
-        return synced.is_set()
-
     # --- peers -------------------------------------------------------------------------------------------
 
     def _connected(self) -> list[Peer]:
@@ -558,6 +553,12 @@ class DownloadManager:
     def _verify(self, piece: ActivePiece) -> None:
         self._verifier.verify(piece)
 
+    def _ban(self, sources: Iterable[SourceAddress], reason: str) -> None:
+        """Ban those who sent bad data for good."""
+        sources = set(sources)
+        self.web_seeds.ban(sources, reason)
+        self.swarm.ban((address for address in sources if isinstance(address, PeerAddress)), reason)
+
     def _on_good_piece(self, index: int | None) -> None:
         """Tell those who lack it of a new piece (None: it was bad), and ask those who had nothing to do."""
         if index is not None:
@@ -587,6 +588,7 @@ class DownloadManager:
         now = self._clock()
         peers = tuple(peer.stats(*self.pieces.peer_progress(peer)) for peer in self.swarm.peers())
         trackers = tuple(self.discovery.trackers())
+        web_seeds = self.web_seeds.stats()
         known, banned = self.swarm.pool.counts()
         connecting = self.swarm.connecting
         wanted = self.pieces.wanted_progress()
@@ -600,7 +602,7 @@ class DownloadManager:
         if downloading and nothing_came and not self._stopping.is_set():
             next_dial = self.swarm.pool.next_dial_time()
             next_dial_in = None if next_dial is None else next_dial - now
-            waiting_for = waiting_reason(peers, trackers, connecting, known, next_dial_in, now)
+            waiting_for = waiting_reason(peers, trackers, connecting, known, next_dial_in, now, web_seeds)
             if self.swarm.is_held_back and not peers:
                 waiting_for = f"all {self._config.max_peers_total:,} connections are in use by other torrents"
         elif self._state is TorrentState.COMPLETE and self.options.seed and not peers and not self._stopping.is_set():
@@ -631,6 +633,7 @@ class DownloadManager:
             banned=banned,
             peers=peers,
             trackers=trackers,
+            web_seeds=web_seeds,
             piece_states=self.pieces.states(),
             waiting_for=waiting_for,
             error=str(self._error) if self._error else None,

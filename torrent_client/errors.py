@@ -4,6 +4,7 @@
     ├── BencodeError          bytes that are no bencode; carries the offset
     ├── MetainfoError         a .torrent that is bencode but no torrent we can use; names the field
     ├── TrackerError          a tracker that refused, failed, or answered nonsense
+    ├── WebSeedError          a web server that did not give what a torrent says it has
     ├── SelectionError        files were chosen that the torrent does not have
     ├── DownloadStalled       nothing came for as long as the user wanted to wait
     ├── DataIncomplete        what is to be seeded is not all there
@@ -56,6 +57,31 @@ class TrackerError(TorrentError):
         """Keep the tracker's own wish beside the message."""
         super().__init__(message)
         self.retry_in = retry_in
+
+
+class WebSeedError(TorrentError):
+    """A web seed that failed.
+
+    Args:
+        message: what happened, for people.
+        retry_in: seconds after which the server itself said to try again, if it did.
+        is_lasting: to ask again soon would bring the same.
+        missing_file: it does not have this file of the torrent, and may well have others.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_in: float | None = None,
+        is_lasting: bool = False,
+        missing_file: int | None = None,
+    ) -> None:
+        """Keep what to do about it beside the message."""
+        super().__init__(message)
+        self.retry_in = retry_in
+        self.is_lasting = is_lasting
+        self.missing_file = missing_file
 
 
 class SelectionError(TorrentError):

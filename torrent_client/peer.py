@@ -5,18 +5,20 @@ Thread: made by the peer's reader; `tick` in housekeeping; `stats` anywhere.
 Lock: none; each field has one writer.
 """
 
+from torrent_client.block_source import BlockSource
 from torrent_client.config import Config
 from torrent_client.peer_connection import PeerConnection
+from torrent_client.piece_manager import PieceManager
 from torrent_client.protocol.client_names import client_name
 from torrent_client.protocol.extensions import ExtendedHandshake
-from torrent_client.protocol.messages import Extended
+from torrent_client.protocol.messages import Cancel, Extended, encode_requests
 from torrent_client.request_pipeline import RequestPipeline
 from torrent_client.speed_meter import SpeedMeter
 from torrent_client.stats import PeerStats
 from torrent_client.tracker_client import PeerAddress
 
 
-class Peer:
+class Peer(BlockSource):
     """One peer after its handshake.
 
     Args:
@@ -28,12 +30,11 @@ class Peer:
     def __init__(self, connection: PeerConnection, source: str, config: Config) -> None:
         """Begin with nothing sent or received."""
         assert connection.remote is not None
+        super().__init__(connection.address, RequestPipeline(config))
         self.connection = connection
         self.peer_id = connection.remote.peer_id
         self.client = client_name(self.peer_id)
         self.source = source
-        self.pipeline = RequestPipeline(config)
-        self.download = SpeedMeter()
         self.upload = SpeedMeter()
         self.idle_seconds = 0.0  # since a block came or went
         self.hello: ExtendedHandshake | None = None  # what it said of itself (BEP 10)
@@ -66,6 +67,22 @@ class Peer:
             return self.connection.address
         port = self.hello.port if self.hello else None
         return PeerAddress(self.connection.address.host, port) if port else None
+
+    def ask(self, pieces: PieceManager, now: float, /) -> None:
+        """Fill the peer's pipeline, if it lets us."""
+        may_ask = self.connection.fast or not self.connection.peer_choking
+        if may_ask and self.connection.am_interested:
+            requests = pieces.next_requests(self, self.pipeline.depth, now)
+            if requests:
+                self.connection.send_encoded(encode_requests(requests))
+
+    def cancel(self, cancel: Cancel) -> None:
+        """Take a request back: another source was quicker."""
+        self.connection.send(cancel)
+
+    def snub(self) -> None:
+        """Ask for one block at a time from now on."""
+        self.pipeline.snub()
 
     def tick(self, seconds: float) -> None:
         """Measure both directions; called once a second."""

@@ -140,10 +140,15 @@ class PieceManager:
 
     # --- peers -----------------------------------------------------------------------------------
 
-    def add_peer(self, peer: PeerKey) -> None:
-        """Take note of a new peer, which has nothing yet."""
+    def add_peer(self, peer: PeerKey, *, prefers_runs: bool = False) -> None:
+        """Take note of a new peer, which has nothing yet.
+
+        Args:
+            peer: the key under which it is spoken of from now on.
+            prefers_runs: of equally good pieces ask it for neighbours, from the first one on.
+        """
         with self._lock:
-            self._book.peers[peer] = PeerRecord(peer)
+            self._book.peers[peer] = PeerRecord(peer, prefers_runs=prefers_runs, suggested=int(prefers_runs))
 
     def remove_peer(self, peer: PeerKey) -> None:
         """Forget a peer; what it was asked for goes to others."""

@@ -21,12 +21,11 @@ from threading import BoundedSemaphore
 from typing import NamedTuple
 
 from torrent_client.active_piece import ActivePiece
+from torrent_client.block_source import BlockSource
 from torrent_client.errors import StorageError, TorrentError
-from torrent_client.peer import Peer
 from torrent_client.piece_manager import PieceManager
-from torrent_client.smart_ban import SmartBan
+from torrent_client.smart_ban import SmartBan, SourceAddress
 from torrent_client.storage import Storage
-from torrent_client.tracker_client import PeerAddress
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ class VerifierCallbacks(NamedTuple):
     """
 
     decided: Callable[[int | None], None]
-    ban: Callable[[Iterable[PeerAddress], str], None]
+    ban: Callable[[Iterable[SourceAddress], str], None]
     last: Callable[[], None]
     failed: Callable[[TorrentError], None]
 
@@ -101,14 +100,14 @@ class PieceVerifier:
 
     def _reject(self, piece: ActivePiece) -> None:
         """A bad hash: ban the only supplier, or suspect all until the smart ban knows better."""
-        suppliers = {peer for peer in piece.requesters if isinstance(peer, Peer)}
+        suppliers = {source for source in piece.requesters if isinstance(source, BlockSource)}
         logger.warning("piece %d failed its hash; %d supplier(s)", piece.index, len(suppliers))
         if len(suppliers) == 1:
             self._pieces.mark_failed(piece.index)
-            addresses = {peer.connection.address for peer in suppliers}
+            addresses = {source.address for source in suppliers}
             self._callbacks.ban(addresses, f"it alone sent piece {piece.index}, which is bad")
         else:
-            blocks = [(peer.connection.address, block) for peer, block in piece.suppliers() if isinstance(peer, Peer)]
+            blocks = [(who.address, block) for who, block in piece.suppliers() if isinstance(who, BlockSource)]
             self._smart_ban.remember(piece.index, blocks)
             self._pieces.mark_failed(piece.index, suppliers)
         self._callbacks.decided(None)

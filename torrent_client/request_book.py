@@ -53,6 +53,7 @@ class PeerRecord:
     allowed_fast: int = 0  # set of bits: it serves them even while it chokes us
     suggested: int = 0  # set of bits: it has them at hand (BEP 6)
     chokes: bool = False
+    prefers_runs: bool = False  # neighbouring pieces come in one answer: a web seed
 
     @property
     def servable(self) -> int:

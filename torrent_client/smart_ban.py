@@ -13,8 +13,12 @@ from collections.abc import Iterable
 from hashlib import sha1
 from itertools import chain
 from threading import Lock
+from typing import TypeAlias
 
 from torrent_client.tracker_client import PeerAddress
+
+SourceAddress: TypeAlias = PeerAddress | str
+"""What a ban applies to: a peer's address, or a web seed's URL."""
 
 MAX_PIECES_REMEMBERED = 64
 """Failed pieces whose digests are kept: 1,024 blocks of a 16 MiB piece make some 100 KB each."""
@@ -30,9 +34,9 @@ class SmartBan:
     def __init__(self) -> None:
         """Begin with no suspects."""
         self._lock = Lock()
-        self._failed: dict[int, deque[list[tuple[int, PeerAddress, bytes]]]] = {}
+        self._failed: dict[int, deque[list[tuple[int, SourceAddress, bytes]]]] = {}
 
-    def remember(self, index: int, blocks: Iterable[tuple[PeerAddress, memoryview]]) -> None:
+    def remember(self, index: int, blocks: Iterable[tuple[SourceAddress, memoryview]]) -> None:
         """Keep the digests of a failed piece's blocks.
 
         Args:
@@ -44,7 +48,7 @@ class SmartBan:
             if index in self._failed or len(self._failed) < MAX_PIECES_REMEMBERED:
                 self._failed.setdefault(index, deque(maxlen=FAILURES_REMEMBERED)).append(digests)
 
-    def convict(self, index: int, blocks: Iterable[memoryview]) -> set[PeerAddress]:
+    def convict(self, index: int, blocks: Iterable[memoryview]) -> set[SourceAddress]:
         """Return who sent bad blocks of a piece, now that its good bytes are known.
 
         Args:

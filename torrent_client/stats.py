@@ -56,6 +56,35 @@ class PeerStats:
 
 
 @dataclass(frozen=True, slots=True)
+class WebSeedStats:
+    """One web seed.
+
+    Attributes:
+        url: without a password.
+        state: `waiting`, `asking`, `sending`, `idle`, `failing`, `banned` or `unusable`.
+        error: what went wrong last, None after a success.
+        failures: in a row.
+        next_try_in: seconds until it is asked again, in state `failing`.
+        pieces: how many it has, as far as we know.
+        in_flight: blocks that we wait for.
+        download_rate: bytes per second, smoothed.
+        downloaded: bytes of blocks.
+        source: as with peers, who it comes from.
+    """
+
+    url: str
+    state: str
+    error: str | None
+    failures: int
+    next_try_in: float | None
+    pieces: int
+    in_flight: int
+    download_rate: float
+    downloaded: int
+    source: str = "web"
+
+
+@dataclass(frozen=True, slots=True)
 class TorrentStats:
     """Everything about one torrent at one moment.
 
@@ -110,6 +139,7 @@ class TorrentStats:
     piece_states: bytes = b""
     waiting_for: str | None = None
     error: str | None = None
+    web_seeds: tuple[WebSeedStats, ...] = ()
     ratio: float = 0.0
     seeding: bool = False
 
@@ -121,6 +151,7 @@ def waiting_reason(
     known_peers: int,
     next_dial_in: float | None,
     now: float,
+    web_seeds: tuple[WebSeedStats, ...] = (),
 ) -> str:
     """Return why a download that gets nothing gets nothing.
 
@@ -131,9 +162,12 @@ def waiting_reason(
         known_peers: addresses known.
         next_dial_in: seconds until the next address may be dialled, None if there is none.
         now: the clock of the trackers' times.
+        web_seeds: all of them.
     """
     if peers:
         return _waiting_for_peers(peers)
+    if any(seed.state in ("waiting", "asking", "sending") for seed in web_seeds):
+        return f"waiting for the first bytes from {_count(len(web_seeds), 'web seed')}"
     if connecting:
         return f"connecting to {_count(connecting, 'peer')}"
     if known_peers and next_dial_in is not None:
@@ -142,6 +176,8 @@ def waiting_reason(
     asking = [tracker for tracker in trackers if tracker.state == "asking" or not tracker.next_announce]
     if asking:
         return f"asking {asking[0].url} for peers"
+    if web_seeds and not trackers:
+        return _waiting_for_web_seeds(web_seeds)
     if not trackers:
         return "no peers: the torrent names no tracker, and none were given with --peer"
     soonest = min(trackers, key=lambda tracker: tracker.next_announce)
@@ -175,6 +211,15 @@ def _waiting_for_peers(peers: tuple[PeerStats, ...]) -> str:
     if "snubbed" in states:
         return f"{_count(states.count('snubbed'), 'peer')} promised blocks but send nothing"
     return f"waiting for the first blocks from {_count(len(peers), 'peer')}"
+
+
+def _waiting_for_web_seeds(web_seeds: tuple[WebSeedStats, ...]) -> str:
+    """Return what is wrong with the web seed that is to be asked next."""
+    soonest = min(web_seeds, key=lambda seed: (seed.next_try_in is None, seed.next_try_in))
+    what = "the web seed" if len(web_seeds) == 1 else f"{_count(len(web_seeds), 'web seed')}, {soonest.url}"
+    if soonest.next_try_in is None:
+        return f"no peers, and nothing more from {what}: {soonest.error or soonest.state}"
+    return f"nothing from {what}: {soonest.error}; asking again in {format_duration(soonest.next_try_in)}"
 
 
 def _count(number: int, noun: str) -> str:

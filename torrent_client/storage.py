@@ -18,6 +18,7 @@ Lock: `_files_lock`, a leaf, around the table of handles only: no read or write 
 """
 
 import errno
+import logging
 import os
 import stat
 import threading
@@ -33,6 +34,8 @@ from typing import NamedTuple
 from torrent_client.errors import StorageError
 from torrent_client.part_file import Apart, PartLayout
 from torrent_client.torrent_parser import FileEntry
+
+logger = logging.getLogger(__name__)
 
 FREE_SPACE_RESERVE = 1024 * 1024
 """Bytes left free on the disk: a file system filled to the last block cannot even save the state."""
@@ -348,6 +351,22 @@ class Storage:
             # For reading: a handle for writing would count the file as written again.
             with _translated("write", path), self._open(number, _Access.READ) as descriptor:
                 os.fsync(descriptor)
+
+    def sync_within(self, seconds: float) -> bool:
+        """Do `sync` if it takes no longer than that, and tell whether; a disk that hangs is left to itself."""
+        synced = threading.Event()
+
+        def sync() -> None:
+            try:
+                self.sync()
+                synced.set()
+            except StorageError as error:
+                logger.warning("%s", error)
+
+        thread = threading.Thread(target=sync, name="sync", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        return synced.is_set()
 
     def close(self) -> None:
         """Close every handle; whoever still uses one closes it behind itself. Nothing opens again."""

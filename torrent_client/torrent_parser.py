@@ -16,8 +16,8 @@ The info hash is taken of the bytes as they stand in the file, never of a re-enc
 unsorted keys keeps the hash that everybody else computes. Called by the command line, before anything
 else; everything after it works with the `TorrentFile` that comes out.
 
-Spec: BEP 3 (metainfo files), 5 (nodes), 12 (announce-list), 19 (url-list), 27 (private), 47 (pad files),
-52 (v2 and hybrid torrents).
+Spec: BEP 3 (metainfo files), 5 (nodes), 12 (announce-list), 17 (httpseeds), 19 (url-list), 27 (private),
+47 (pad files), 52 (v2 and hybrid torrents).
 Thread: the caller's; the results are immutable.
 Lock: none.
 """
@@ -75,6 +75,7 @@ class TorrentFile:
         is_multi_file: whether the files lie in a directory called `name`.
         trackers: announce URLs in tiers, the best first (BEP 12).
         web_seeds: URLs of HTTP servers with the same files (BEP 19).
+        http_seeds: URLs of scripts that give pieces (BEP 17).
         nodes: addresses of DHT nodes (BEP 5).
         is_private: peers may come from the trackers alone (BEP 27).
         is_hybrid: it is a v2 torrent as well, and we use its v1 side (BEP 52).
@@ -91,6 +92,7 @@ class TorrentFile:
     is_multi_file: bool = False
     trackers: tuple[tuple[str, ...], ...] = ()
     web_seeds: tuple[str, ...] = ()
+    http_seeds: tuple[str, ...] = ()
     nodes: tuple[tuple[str, int], ...] = ()
     is_private: bool = False
     is_hybrid: bool = False
@@ -215,7 +217,8 @@ class _Reader:
             files=files,
             is_multi_file=is_multi_file,
             trackers=self._trackers(),
-            web_seeds=self._web_seeds(),
+            web_seeds=self._web_seeds("url-list"),
+            http_seeds=self._web_seeds("httpseeds"),
             nodes=self._nodes(),
             is_private=self.info.get(b"private") == 1,
             is_hybrid=is_v2,
@@ -285,8 +288,8 @@ class _Reader:
             tiers = [(url,) for url in _urls(self.root.get(b"announce"))]
         return tuple(tiers)
 
-    def _web_seeds(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(_urls(self.root.get(b"url-list"))))
+    def _web_seeds(self, key: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(_urls(self.root.get(key.encode()))))
 
     def _nodes(self) -> tuple[tuple[str, int], ...]:
         nodes = self.root.get(b"nodes")

@@ -167,6 +167,15 @@ def _add_download_options(parser: argparse.ArgumentParser) -> None:
     """Add what a download can be told."""
     _add_place(parser)
     _add_peer_options(parser)
+    web = parser.add_argument_group("web seeds")
+    web.add_argument(
+        "--web-seed",
+        type=_web_seed,
+        action="append",
+        default=[],
+        metavar="URL",
+        help="also download from this web server, which has the torrent's files; can be given several times",
+    )
     how = parser.add_argument_group("what to do")
     how.add_argument("--sequential", action="store_true", help="get the pieces in order, for playing while it comes")
     how.add_argument("--seed", action="store_true", help="go on sending to others when complete, until Ctrl-C")
@@ -433,6 +442,13 @@ def parse_web_seeds(text: str) -> tuple[str, ...]:
         argparse.ArgumentTypeError: one of them is not the URL of a web seed.
     """
     return _urls(text, ("http", "https", "ftp"), "http://mirror.example/files/")
+
+
+def _web_seed(text: str) -> str:
+    urls = _urls(text, ("http", "https"), "http://mirror.example/files/")
+    if len(urls) > 1:
+        raise argparse.ArgumentTypeError("one URL each; --web-seed can be given several times")
+    return urls[0]
 
 
 def _urls(text: str, schemes: Sequence[str], example: str) -> tuple[str, ...]:

@@ -90,6 +90,7 @@ def _choices(options: Namespace) -> DownloadOptions:
         super_seed=options.super_seed,
         files=FileSelection(options.select_file, options.file_priority, options.first_last),
         given_peers=tuple(options.peer),
+        web_seeds=tuple(options.web_seed),
         goals=goals_of(options),
         save_torrent=options.save_torrent or options.metadata_only,
         metadata_only=options.metadata_only or options.list_files,
