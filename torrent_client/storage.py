@@ -21,7 +21,6 @@ import errno
 import logging
 import os
 import stat
-import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path, PurePosixPath
+from threading import Event, Lock, Thread
 from typing import NamedTuple
 
 from torrent_client.errors import StorageError
@@ -116,7 +116,7 @@ class Storage:
         self._ends = [file.offset + file.length for file in self.files]
         self._max_open_files = max_open_files
         self._read_only = read_only
-        self._files_lock = threading.Lock()
+        self._files_lock = Lock()
         self._handles: OrderedDict[int, _Handle] = OrderedDict()
         self._written: set[int] = set()  # numbers of files with something that was not synced yet
         self._stamps: dict[int, FileStamp] = {}  # of the files as we left them
@@ -354,7 +354,7 @@ class Storage:
 
     def sync_within(self, seconds: float) -> bool:
         """Do `sync` if it takes no longer than that, and tell whether; a disk that hangs is left to itself."""
-        synced = threading.Event()
+        synced = Event()
 
         def sync() -> None:
             try:
@@ -363,7 +363,7 @@ class Storage:
             except StorageError as error:
                 logger.warning("%s", error)
 
-        thread = threading.Thread(target=sync, name="sync", daemon=True)
+        thread = Thread(target=sync, name="sync", daemon=True)
         thread.start()
         thread.join(seconds)
         return synced.is_set()
