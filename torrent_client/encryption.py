@@ -111,6 +111,16 @@ class EncryptedSocket:
         """Do as the socket does."""
         self._sock.settimeout(seconds)
 
+    def getsockname(self) -> tuple[str, int]:
+        """Do as the socket does."""
+        host, port, *_ = self._sock.getsockname()
+        return host, port
+
+    def getpeername(self) -> tuple[str, int]:
+        """Do as the socket does."""
+        host, port, *_ = self._sock.getpeername()
+        return host, port
+
     def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
         """Do as the socket does."""
         self._sock.setsockopt(level, option, value)

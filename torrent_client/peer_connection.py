@@ -35,6 +35,7 @@ from threading import Event
 from types import TracebackType
 from typing import Self
 
+from torrent_client import trace
 from torrent_client.config import MAX_MESSAGE_LENGTH, Config
 from torrent_client.dialing import open_peer_socket
 from torrent_client.encryption import DIALS, EncryptedSocket, PeerSocket, dial_encrypted
@@ -54,6 +55,7 @@ from torrent_client.protocol.messages import (
 )
 from torrent_client.protocol.mse import Crypto
 from torrent_client.rate_limiter import Limits
+from torrent_client.trace import StreamTrace
 from torrent_client.tracker_client import PeerAddress
 
 
@@ -110,6 +112,7 @@ class PeerConnection:
         self._reader = MessageReader(max_message_length)
         self._sock: PeerSocket | None = sock
         self._writer: PeerWriter | None = None
+        self._trace: StreamTrace | None = None
 
     # --- opening -------------------------------------------------------------------------------------
 
@@ -147,9 +150,18 @@ class PeerConnection:
             raise HandshakeError(f"it has another torrent, {self.remote.info_hash.hex()}")
         if self.remote.peer_id == self._handshake.peer_id:
             raise HandshakeError("it is ourselves")
+        self._trace = trace.follow(self._sock, self.address, outgoing=self.outgoing)
+        if self._trace:
+            self._trace.shook_hands(self._handshake.encode(), self.remote.encode(), outgoing=self.outgoing)
         self._prepare_socket(self._sock)
         self._writer = PeerWriter(
-            self._sock, self._read_block, self.close, self._config, self._limits.upload, fast=self.fast
+            self._sock,
+            self._read_block,
+            self.close,
+            self._config,
+            self._limits.upload,
+            fast=self.fast,
+            trace=self._trace,
         )
         self._writer.start()
         return self.remote
@@ -206,7 +218,8 @@ class PeerConnection:
         silence = 0.0
         while self.close_reason is None:
             try:
-                count = self._sock.recv_into(self._writable())
+                buffer = self._writable()
+                count = self._sock.recv_into(buffer)
             except BlockingIOError:  # a tick passed
                 silence += self._config.socket_tick
                 if silence >= self._config.idle_timeout:
@@ -217,6 +230,8 @@ class PeerConnection:
             if not count:
                 break
             silence = 0.0
+            if self._trace:
+                self._trace.received(buffer[:count])
             self._pay(count)
             messages = self._reader.received(count)
             if messages:
@@ -323,6 +338,8 @@ class PeerConnection:
             self._writer.join()
         if self._sock:
             self._sock.close()
+        if self._trace:
+            self._trace.closed(self.close_reason or "")
 
     def __enter__(self) -> Self:
         """Use the connection in a `with` block."""

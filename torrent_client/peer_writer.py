@@ -36,6 +36,7 @@ from torrent_client.protocol.messages import (
     piece_header,
 )
 from torrent_client.rate_limiter import RateLimiter
+from torrent_client.trace import StreamTrace
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class PeerWriter:
         config: keep-alive interval and limits.
         limiter: bytes per second of blocks; messages are never held up.
         fast: both sides speak the Fast extension: requests that are not answered are rejected (BEP 6).
+        trace: is told what is sent.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class PeerWriter:
         limiter: RateLimiter | None = None,
         *,
         fast: bool = False,
+        trace: StreamTrace | None = None,
     ) -> None:
         """Begin with an empty outbox; `start` begins to send."""
         self._sock = sock
@@ -81,6 +84,7 @@ class PeerWriter:
         self._config = config
         self._limiter = limiter or RateLimiter()
         self._fast = fast
+        self._trace = trace
         self.allowed_fast: dict[int, int] = {}  # pieces served even while the peer is choked: bytes left of each
         self._wake = Condition()
         self._messages: list[bytes] = []
@@ -256,6 +260,8 @@ class PeerWriter:
 
     def _send_all(self, buffers: list[bytes]) -> None:
         """Send buffers, in one system call if the kernel takes them all."""
+        if self._trace:
+            self._trace.sent(*buffers)
         views = deque(memoryview(buffer) for buffer in buffers)
         last_progress = time.monotonic()
         while views:

@@ -25,7 +25,7 @@ from torrent_client.tracker_client import PeerAddress
 DEFAULT_COMMAND = "get"
 MAGNET_MILESTONES = ("magnet_parse", "magnet_handshake", "magnet_info", "magnet_download_piece", "magnet_download")
 MILESTONES = ("decode", "peers", "handshake", "download_piece", "download", *MAGNET_MILESTONES)
-COMMANDS = (DEFAULT_COMMAND, "seed", "info", "verify", "create", "demo", "completion", *MILESTONES)
+COMMANDS = (DEFAULT_COMMAND, "seed", "info", "verify", "create", "demo", "trace", "completion", *MILESTONES)
 
 DESCRIPTION = """\
 A BitTorrent client in Python.
@@ -38,6 +38,7 @@ A BitTorrent client in Python.
   python main.py info FILE.torrent     show what is in a torrent
   python main.py verify FILE.torrent   check the files on disk against the torrent
   python main.py create PATH           make a torrent of a file or a directory
+  python main.py trace FILE.jsonl      draw what --trace-file kept, as a sequence of messages
   python main.py completion bash       print a completion script for the shell
 
   python main.py get --help            all options of a download
@@ -126,6 +127,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="bytes per second that each seeder gives, so that there is something to see; 0 for all (default: 8M)",
     )
     _add_output_options(demo)
+    trace = commands.add_parser("trace", help="draw what --trace-file kept")
+    trace.add_argument("file", type=_path, metavar="FILE.jsonl", help="the trace")
+    trace.add_argument("--peer", metavar="HOST:PORT", help="what passed between us and this one alone")
+    trace.add_argument("--lines", action="store_true", help="the messages with their bytes, as --trace does")
     completion = commands.add_parser("completion", help="print a completion script for the shell")
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     _add_milestones(commands)
@@ -190,6 +195,7 @@ def _add_download_options(parser: argparse.ArgumentParser) -> None:
         help="give up when nothing came for so long (default: never)",
     )
     _add_output_options(parser)
+    _add_trace_options(parser)
 
 
 def _add_seed_options(parser: argparse.ArgumentParser) -> None:
@@ -206,6 +212,7 @@ def _add_seed_options(parser: argparse.ArgumentParser) -> None:
     _add_peer_options(parser)
     _add_goals(parser.add_argument_group("what to do"))
     _add_output_options(parser)
+    _add_trace_options(parser)
 
 
 def _add_goals(group: argparse._ArgumentGroup) -> None:
@@ -513,6 +520,17 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     output.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     output.add_argument("-v", "--verbose", action="store_true", help="print what happens in detail")
     output.add_argument("--log-file", type=Path, metavar="FILE", help="append the log, in detail with -v, to a file")
+
+
+def _add_trace_options(parser: argparse.ArgumentParser) -> None:
+    trace = parser.add_argument_group("to watch the protocol")
+    trace.add_argument("--trace", action="store_true", help="print every message that passes, with its bytes")
+    trace.add_argument(
+        "--trace-file", type=_path, metavar="FILE.jsonl", help="keep the messages; `trace FILE.jsonl` draws them"
+    )
+    trace.add_argument(
+        "--trace-pcap", type=_path, metavar="FILE.pcap", help="write what passes as a capture that Wireshark opens"
+    )
 
 
 def _select_file(text: str) -> tuple[FileRange, ...]:

@@ -237,7 +237,7 @@ def _keyboard(view: View) -> Keyboard:
 
 def _view(options: Namespace) -> View:
     """Choose the view: none, a picture on a terminal, or lines."""
-    if options.quiet or options.json:
+    if options.quiet or options.json or getattr(options, "trace", False):
         return SilentView()
     if options.verbose or not (sys.stdout.isatty() and sys.stderr.isatty()):
         return LineView(sys.stderr)

@@ -37,6 +37,11 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     try:
         _set_up_logging(options)
+        if any(getattr(options, name, None) for name in ("trace", "trace_file", "trace_pcap")):
+            from torrent_client.cli.trace import traced
+
+            with traced(options):
+                return _run_command(options)
         return _run_command(options)
     except TorrentError as error:
         print(f"error: {printable(str(error), 2000)}", file=sys.stderr)
@@ -88,6 +93,10 @@ def _run_command(options: Namespace) -> int:
             from torrent_client.cli.demo import demo
 
             return demo(options)
+        case "trace":
+            from torrent_client.cli.trace import show_trace
+
+            return show_trace(options)
         case "completion":
             from torrent_client.cli.completion import print_completion
 
