@@ -1022,7 +1022,9 @@ def test_without_peers_and_trackers_the_user_is_told_so(tmp_path: Path) -> None:
 def test_unreachable_peers_are_told_of(tmp_path: Path) -> None:
     """With the time of the next attempt."""
     with download(tmp_path, PeerAddress(LOOPBACK, closed_port())) as manager:
-        reason(manager, "none of 1 known peer could be reached; trying again in 10 s")
+        reason(
+            manager, "none of 1 known peer could be reached (cannot connect: Connection refused); trying again in 10 s"
+        )
 
 
 def test_a_peer_that_never_unchokes_is_told_of(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from torrent_client.announcer import TrackerStatus
-from torrent_client.stats import PeerStats, TorrentState, waiting_reason
+from torrent_client.stats import PeerStats, TorrentState, seeding_reason, waiting_reason
 
 NOW = 1000.0
 
@@ -89,6 +89,26 @@ def test_peers_that_cannot_be_reached_are_told_with_the_next_try(
     assert reason(trackers=(tracker("a"),), known_peers=known_peers, next_dial_in=next_dial_in) == told
 
 
+def test_the_last_failure_is_told_with_the_next_try() -> None:
+    """Made safe for a terminal, and short: it may hold a stranger's words."""
+    told = waiting_reason((), (), 0, 2, 5.0, 0.0, (), "the proxy said \x1b[31m" + "x" * 500)
+    assert told.startswith("none of 2 known peers could be reached (the proxy said ")
+    assert told.endswith("); trying again in 5 s")
+    assert "\x1b" not in told
+    assert len(told) < 250
+
+
+def test_what_keeps_us_from_dialling_anybody_comes_before_the_dials() -> None:
+    """But not before peers that are there, and web seeds."""
+    assert waiting_reason((), (), 0, 2, 5.0, 0.0, (), "refused", "no way out") == "no way out"
+    assert waiting_reason(peers("choked"), (), 0, 2, 5.0, 0.0, (), None, "no way out").startswith("choked by")
+
+
+def test_a_seed_that_nobody_can_call_says_so() -> None:
+    """Behind a proxy."""
+    assert seeding_reason((), 0).startswith("nobody can call us behind a proxy")
+
+
 def test_a_tracker_that_is_being_asked_is_named() -> None:
     """Also when addresses are known of which none will be dialled again."""
     trackers = (tracker("a", "failing", error="refused"), tracker("b", "asking"))
@@ -133,6 +153,7 @@ def test_snapshots_cannot_be_changed() -> None:
 def test_states_are_their_own_text() -> None:
     """The display and `--json` print them as they are."""
     assert [f"{state}" for state in TorrentState] == [
+        "metadata",
         "starting",
         "checking",
         "downloading",

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from torrent_client.config import Config
 from torrent_client.errors import PeerDisconnected
-from torrent_client.proxy import NO_PEERS, Proxy, parse_proxy, proxy_trouble
+from torrent_client.proxy import NO_PEERS, Proxy, parse_proxy, proxy_trouble, refused_by_proxy
 from torrent_client.tracker_client import PeerAddress
 
 Opening: TypeAlias = Callable[[socket.socket], None]
@@ -43,7 +43,7 @@ def open_peer_socket(address: PeerAddress, config: Config, opening: Opening) -> 
             return _through_proxy(parse_proxy(config.proxy), address, config, opening)
         return _direct(address, config, opening)
     except OSError as error:
-        trouble = proxy_trouble(config, error)
+        trouble = proxy_trouble(config, error) or refused_by_proxy(error)
         raise PeerDisconnected(trouble or f"cannot connect: {error.strerror or error}") from error
     except UnicodeError as error:
         raise PeerDisconnected("cannot connect: its name is none that a host can have") from error

@@ -5,7 +5,8 @@
     local network   a shout, every five minutes       --+
 
 Whoever wants the peers attaches: first the search for a magnet link's metadata, then the download itself, and
-the trackers notice nothing of that. A private torrent has peers of its trackers alone.
+the trackers notice nothing of that. A private torrent has peers of its trackers alone, and so has every torrent
+behind a proxy.
 
 Spec: BEP 5 and 14 (when to ask), 27 (private torrents).
 Thread: any; addresses come on the threads of those who found them.
@@ -18,6 +19,7 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from torrent_client.announcer import Announcer, TrackerStatus
 from torrent_client.config import Config
+from torrent_client.proxy import UNREACHABLE_PORT
 from torrent_client.tracker_client import PeerAddress, Progress, TrackerClient
 
 OnAddresses: TypeAlias = Callable[[Sequence[PeerAddress], str], None]
@@ -70,7 +72,7 @@ class Discovery:
         info_hash: 20 bytes.
         trackers: announce URLs in tiers.
         peer_id: 20 bytes, ours.
-        port: TCP port that we listen on.
+        port: TCP port that we listen on; 0 for none.
         services: what the session has.
         config: intervals and time-outs.
         rng: shuffles trackers, and gives the key that they know us by.
@@ -94,12 +96,12 @@ class Discovery:
         """Make the trackers' clients; nothing is sent before `start`."""
         self._info_hash = info_hash
         self._port = port
-        self._services = Services() if is_private else services
+        self._services = services if config.allows_direct and not is_private else Services()
         self._on_addresses: OnAddresses = lambda _addresses, _source: None
         self._progress: Callable[[], Progress] = lambda: Progress(0, 0, 1)
-        key = rng.getrandbits(32)
+        key, told = rng.getrandbits(32), port or UNREACHABLE_PORT
         clients = [
-            [TrackerClient(url, info_hash, peer_id, port, key=key, config=config) for url in tier] for tier in trackers
+            [TrackerClient(url, info_hash, peer_id, told, key=key, config=config) for url in tier] for tier in trackers
         ]
         self._announcer = Announcer(clients, self._totals, self._from_trackers, config, rng, clock)
         self._lookup: Lookup | None = None

@@ -602,11 +602,10 @@ class DownloadManager:
         if downloading and nothing_came and not self._stopping.is_set():
             next_dial = self.swarm.pool.next_dial_time()
             next_dial_in = None if next_dial is None else next_dial - now
-            waiting_for = waiting_reason(peers, trackers, connecting, known, next_dial_in, now, web_seeds)
-            if self.swarm.is_held_back and not peers:
-                waiting_for = f"all {self._config.max_peers_total:,} connections are in use by other torrents"
+            blame = self.swarm.last_failure, self.swarm.obstacle
+            waiting_for = waiting_reason(peers, trackers, connecting, known, next_dial_in, now, web_seeds, *blame)
         elif self._state is TorrentState.COMPLETE and self.options.seed and not peers and not self._stopping.is_set():
-            waiting_for = seeding_reason(trackers, self._port)
+            waiting_for = self.swarm.obstacle or seeding_reason(trackers, self._port)
         return TorrentStats(
             name=self.torrent.name,
             info_hash=self.torrent.info_hash.hex(),

@@ -175,7 +175,6 @@ class HttpFetcher:
     def _new_session(self) -> requests.Session:
         """Return a session that lets us know of its sockets."""
         session = requests.Session()
-        session.proxies = requests_proxies(self._config)
         session.headers.clear()
         session.headers.update({"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"})
         for scheme in ("http://", "https://"):
@@ -244,12 +243,19 @@ class HttpFetcher:
         timeouts = connecting, config.web_seed_timeout
         was_connected = self._socket is not None
         try:
-            return self._session.get(url, headers=headers, timeout=timeouts, stream=True, allow_redirects=False)
+            return self._send(url, headers, timeouts)
         except requests.ConnectionError:
             if not was_connected or self._is_interrupted:
                 raise
             self._session.close()
-            return self._session.get(url, headers=headers, timeout=timeouts, stream=True, allow_redirects=False)
+            return self._send(url, headers, timeouts)
+
+    def _send(self, url: str, headers: dict[str, str], timeouts: tuple[float, float]) -> requests.Response:
+        """Ask, and return the beginning of the answer."""
+        proxies = requests_proxies(self._config)  # here, because the environment's would outdo those of the session
+        return self._session.get(
+            url, headers=headers, timeout=timeouts, stream=True, allow_redirects=False, proxies=proxies
+        )
 
     def _checked(self, response: requests.Response, wanted: WebRange) -> _Answer:
         """Return the answer, if it is what we asked for.

@@ -192,10 +192,11 @@ class MagnetDownload:
             return None
         if peers:
             return f"none of {len(peers)} connected peers has the metadata yet"
-        pool, now = self._stage.swarm.pool, self._clock()
-        next_dial = pool.next_dial_time()
+        swarm, now = self._stage.swarm, self._clock()
+        next_dial = swarm.pool.next_dial_time()
         next_dial_in = None if next_dial is None else next_dial - now
-        return waiting_reason(peers, trackers, self._stage.swarm.connecting, pool.counts()[0], next_dial_in, now)
+        known, blame = swarm.pool.counts()[0], (swarm.last_failure, swarm.obstacle)
+        return waiting_reason(peers, trackers, swarm.connecting, known, next_dial_in, now, (), *blame)
 
     # --- from one stage to the next ----------------------------------------------------------------------
 

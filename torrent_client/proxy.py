@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from torrent_client.config import Config
+from torrent_client.text import printable
 
 SOCKS_SCHEMES: Final = ("socks5", "socks5h")
 """To others `socks5` means that names are looked up here; to us both mean that the proxy does."""
@@ -113,6 +114,15 @@ def proxy_trouble(config: Config, error: BaseException) -> str | None:
         reasons = filter(None, map(_reason, causes))
         reason = next(reasons, "it does not answer as such a proxy does")
     return f"the proxy {parse_proxy(config.proxy)}: {reason}"
+
+
+def refused_by_proxy(error: BaseException) -> str | None:
+    """Return what a proxy that works says of the other side, in words; None if it says nothing."""
+    for cause in _causes(error):
+        if type(cause).__name__ == "SOCKS5Error":
+            _, _, reason = str(cause).partition(": ")  # "0x05: Connection refused"
+            return f"the proxy cannot connect to it: {printable(reason.lower())}"
+    return None
 
 
 _PROXY_ERRORS: Final = {"ProxyError", "ProxyConnectionError", "GeneralProxyError", "SOCKS5AuthError"}

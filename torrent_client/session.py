@@ -53,7 +53,7 @@ class Session:
     """
 
     def __init__(self, config: Config, rng: random.Random | None = None) -> None:
-        """Bind the port.
+        """Bind the port, unless nobody may call us past a proxy.
 
         Raises:
             TorrentError: no port is free.
@@ -63,7 +63,7 @@ class Session:
         self.limits = Limits(RateLimiter(config.max_download_rate), RateLimiter(config.max_upload_rate))
         self.services = Services()
         self._rng = rng
-        self._listener = Listener(config)
+        self._listener = Listener(config) if config.allows_direct else None
         self._slots = BoundedSemaphore(config.max_peers_total)
         self._changed = Event()
         self._torrents: list[Download] = []
@@ -72,12 +72,13 @@ class Session:
 
     @property
     def port(self) -> int:
-        """The TCP port that peers can call us on."""
-        return self._listener.port
+        """The TCP port that peers can call us on; 0 for none, behind a proxy."""
+        return self._listener.port if self._listener else 0
 
     def start(self) -> None:
         """Begin to accept peers."""
-        self._listener.start()
+        if self._listener:
+            self._listener.start()
 
     def add(self, torrent: TorrentFile | MagnetLink, options: DownloadOptions) -> Download:
         """Start a torrent.
@@ -105,7 +106,8 @@ class Session:
             self._owners = owners  # only now: what is refused above owns nothing
         for job, download in zip(jobs, downloads, strict=True):
             self._torrents.append(download)
-            self._listener.serve(job.torrent.info_hash, download.accept)
+            if self._listener:
+                self._listener.serve(job.torrent.info_hash, download.accept)
             download.start()
         return downloads
 
@@ -180,7 +182,8 @@ class Session:
         """Stop the listener and every torrent, all at the same time; save, and leave nothing behind."""
         for manager in self._torrents:
             manager.begin_stop()
-        self._listener.stop()
+        if self._listener:
+            self._listener.stop()
         with ThreadPoolExecutor(max(1, len(self._torrents)), thread_name_prefix="stop") as executor:
             stops = [executor.submit(manager.stop) for manager in self._torrents]
         for stop in stops:

@@ -7,9 +7,13 @@ Lock: none.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from torrent_client.announcer import TrackerStatus
-from torrent_client.text import format_duration
+from torrent_client.text import format_duration, printable
+
+MAX_FAILURE_LENGTH: Final = 150
+"""Characters of an error that are shown within a sentence."""
 
 
 class TorrentState(StrEnum):
@@ -152,6 +156,8 @@ def waiting_reason(
     next_dial_in: float | None,
     now: float,
     web_seeds: tuple[WebSeedStats, ...] = (),
+    failure: str | None = None,
+    obstacle: str | None = None,
 ) -> str:
     """Return why a download that gets nothing gets nothing.
 
@@ -163,16 +169,21 @@ def waiting_reason(
         next_dial_in: seconds until the next address may be dialled, None if there is none.
         now: the clock of the trackers' times.
         web_seeds: all of them.
+        failure: what the last dial that failed came to.
+        obstacle: what keeps us from dialling anybody.
     """
     if peers:
         return _waiting_for_peers(peers)
     if any(seed.state in ("waiting", "asking", "sending") for seed in web_seeds):
         return f"waiting for the first bytes from {_count(len(web_seeds), 'web seed')}"
+    if obstacle:
+        return obstacle
     if connecting:
         return f"connecting to {_count(connecting, 'peer')}"
     if known_peers and next_dial_in is not None:
         tries = f"trying again in {format_duration(max(0.0, next_dial_in))}"
-        return f"none of {_count(known_peers, 'known peer')} could be reached; {tries}"
+        last = f" ({printable(failure, MAX_FAILURE_LENGTH)})" if failure else ""
+        return f"none of {_count(known_peers, 'known peer')} could be reached{last}; {tries}"
     asking = [tracker for tracker in trackers if tracker.state == "asking" or not tracker.next_announce]
     if asking:
         return f"asking {asking[0].url} for peers"
@@ -192,8 +203,10 @@ def seeding_reason(trackers: tuple[TrackerStatus, ...], port: int) -> str:
 
     Args:
         trackers: all of them.
-        port: TCP port that we listen on.
+        port: TCP port that we listen on; 0 for none, behind a proxy.
     """
+    if not port:
+        return "nobody can call us behind a proxy: we dial the peers that the trackers tell us of"
     if any(tracker.state == "working" for tracker in trackers):
         return f"nobody has asked for anything yet; listening on port {port}"
     if not trackers:

@@ -26,6 +26,7 @@ from torrent_client.peer import Peer
 from torrent_client.peer_connection import PeerConnection
 from torrent_client.peer_pool import PeerPool
 from torrent_client.protocol.messages import Handshake, Message
+from torrent_client.proxy import NO_PEERS, may_dial_peers
 from torrent_client.tracker_client import PeerAddress
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ class Swarm:
         self._is_open = False
         self._dials = False
         self.is_held_back = False  # the last connection was not made because other torrents have all slots
+        self.last_failure: str | None = None  # of the dials since somebody was reached, what the last one came to
 
     # --- the owner's side ------------------------------------------------------------------------------
 
@@ -93,7 +95,7 @@ class Swarm:
             dials: make connections, too.
         """
         self._is_open = True
-        self._dials = dials
+        self._dials = dials and may_dial_peers(self._config)
 
     def close(self, reason: str) -> None:
         """Refuse new connections and end all there are; returns at once."""
@@ -120,6 +122,15 @@ class Swarm:
         """How many connections have not shaken hands yet."""
         with self._peers_lock:
             return len(self._connections) - len(self._peers)
+
+    @property
+    def obstacle(self) -> str | None:
+        """What keeps us from dialling anybody at all, in words."""
+        if not may_dial_peers(self._config):
+            return NO_PEERS
+        if self.is_held_back:
+            return f"all {self._config.max_peers_total:,} connections are in use by other torrents"
+        return None
 
     @property
     def is_full(self) -> bool:
@@ -257,6 +268,7 @@ class Swarm:
             if twin and not self._is_preferred(connection, twin):
                 raise HandshakeError(f"already connected, at {twin.connection.address}")
             self._peers[connection] = peer
+            self.last_failure = None
         if twin:
             twin.connection.close("connected twice")
         if not self._is_open:
@@ -285,6 +297,8 @@ class Swarm:
             if self._peers.pop(connection, None):
                 self._uploaded_to_gone += connection.uploaded
         if self._uncount(connection) and connection.outgoing:
+            if peer is None and self._is_open:
+                self.last_failure = connection.close_reason
             if connection.remote and connection.remote.peer_id == self._peer_id:
                 self.pool.forget(connection.address)  # it is ourselves
             else:

@@ -20,6 +20,7 @@ from torrent_client import __version__
 from torrent_client.config import KIB, MIB, Config
 from torrent_client.errors import MetainfoError
 from torrent_client.file_selection import FilePriority, FileRange, parse_priorities, parse_ranges
+from torrent_client.proxy import parse_proxy
 from torrent_client.tracker_client import PeerAddress
 
 DEFAULT_COMMAND = "get"
@@ -261,13 +262,8 @@ def _add_peer_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"connections of a torrent at most (default: {defaults.max_peers})",
     )
-    peers.add_argument(
-        "--encryption",
-        choices=("allow", "prefer", "require", "off"),
-        default=defaults.encryption,
-        help="of connections to peers: only where they insist, first of all, always or never (default: allow)",
-    )
     peers.add_argument("--no-pex", action="store_true", help="do not tell peers of each other, nor listen when they do")
+    _add_connection_options(peers)
     for direction, verb in (("download", "take"), ("upload", "give")):
         peers.add_argument(
             f"--max-{direction}-rate",
@@ -296,6 +292,24 @@ def _add_peer_options(parser: argparse.ArgumentParser) -> None:
         "--first-last",
         action="store_true",
         help="get the first and last piece of each file before the others, as --sequential does",
+    )
+
+
+def _add_connection_options(peers: argparse._ArgumentGroup) -> None:
+    """Add how connections are made."""
+    defaults = Config()
+    peers.add_argument(
+        "--encryption",
+        choices=("allow", "prefer", "require", "off"),
+        default=defaults.encryption,
+        help="of connections to peers: only where they insist, first of all, always or never (default: allow)",
+    )
+    peers.add_argument(
+        "--proxy",
+        type=_proxy,
+        metavar="URL",
+        help="go through a proxy, such as socks5://user:password@host:1080, and never past it; http://host:8080 "
+        "carries trackers and web seeds only (default: none, and http_proxy of the environment for trackers)",
     )
 
 
@@ -470,6 +484,15 @@ def _urls(text: str, schemes: Sequence[str], example: str) -> tuple[str, ...]:
         if not good or not url.isprintable() or " " in url:
             raise argparse.ArgumentTypeError(f"{url!r} is not a URL such as {example}")
     return tuple(urls)
+
+
+def _proxy(text: str) -> str:
+    """Check a proxy's URL; the error does not repeat it, because of the password in it."""
+    try:
+        parse_proxy(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _path(text: str) -> Path:

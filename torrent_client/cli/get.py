@@ -27,6 +27,7 @@ from torrent_client.errors import MetainfoError
 from torrent_client.file_selection import FileSelection
 from torrent_client.magnet import MagnetLink
 from torrent_client.magnet_download import MagnetDownload
+from torrent_client.proxy import parse_proxy
 from torrent_client.seeding_goals import SeedingGoals
 from torrent_client.session import Download, Job, Session
 from torrent_client.stats import TorrentState, TorrentStats
@@ -111,6 +112,7 @@ def config_of(options: Namespace) -> Config:
         max_upload_rate=options.max_upload_rate,
         encryption=options.encryption,
         pex=not options.no_pex,
+        proxy=options.proxy or "",
     )
 
 
@@ -140,7 +142,11 @@ def run(jobs: Sequence[Job], config: Config, options: Namespace) -> int:
 
 def _tell_port(session: Session, options: Namespace) -> None:
     """Say where peers can reach us, if that is not where the user thinks."""
-    if options.port not in (0, session.port):
+    if session.config.proxy:
+        proxy = parse_proxy(session.config.proxy)
+        peers = "trackers, web seeds and peers" if proxy.carries_peers else "trackers and web seeds, but no peers,"
+        _tell(options, f"{peers} through {proxy}, nothing past it: no UDP trackers, DHT, local peers, incoming peers")
+    elif options.port not in (0, session.port):
         _tell(options, f"port {options.port} is taken; listening on port {session.port}")
     elif options.port == 0 or not sys.stderr.isatty():
         _tell(options, f"listening on port {session.port}")
@@ -206,7 +212,8 @@ def _watch(session: Session, managers: Sequence[Download], options: Namespace, i
         while interruption.signal is None and not all(manager.is_over for manager in managers):
             snapshots = [(manager, manager.is_over, manager.stats()) for manager in managers]
             keys = f"   ({HELP})" if keyboard.is_there else ""
-            view.note = f"port {session.port}   {describe(session.limits)}{keys}"
+            place = f"port {session.port}" if session.port else "through a proxy"
+            view.note = f"{place}   {describe(session.limits)}{keys}"
             view.show(*(stats for _, _, stats in snapshots))
             for manager, is_over, stats in snapshots:
                 if is_over:
