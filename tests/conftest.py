@@ -13,6 +13,8 @@ import hypothesis
 import pytest
 
 from tests.support import FakeClock, OpenResources, leaks_since, payload
+from torrent_client.errors import PortMappingError
+from torrent_client.port_mapping import Gateway
 
 # A loaded machine makes single examples slow; pytest-timeout is what stops a test that hangs.
 hypothesis.settings.register_profile("repository", hypothesis.settings(), deadline=None)
@@ -29,6 +31,16 @@ def no_leaks() -> Iterator[None]:
     gc.collect(1)
     if leaks := leaks_since(before):
         pytest.fail("left behind by this test:\n  " + "\n  ".join(leaks), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def no_router(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test ask the router of the network that it runs in."""
+
+    def none(_interface: str) -> Gateway:
+        raise PortMappingError("none in tests")
+
+    monkeypatch.setattr("torrent_client.session.find_upnp_gateway", none)
 
 
 @pytest.fixture(name="payload")

@@ -236,7 +236,7 @@ def running_command(tmp_path: Path, *arguments: str | Path) -> Iterator[ClientPr
     home.mkdir(exist_ok=True)
     number = len(list(tmp_path.glob("client-*.log"))) + 1
     log, output = tmp_path / f"client-{number}.log", tmp_path / f"client-{number}.json"
-    command = [sys.executable, _MAIN, *arguments, "--json", "--state-dir", state]
+    command = [sys.executable, _MAIN, *arguments, "--json", "--no-portmap", "--state-dir", state]
     env = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
     with running(command, log, stdout=output, cwd=tmp_path, env=env | {"HOME": str(home)}) as process:
         yield ClientProcess(process, output, log)

@@ -31,6 +31,12 @@ class Config:
     listen_port: int = 6881
     """First TCP port tried; BEP 3's own range is 6881-6889. 0 lets the system choose."""
 
+    portmap: bool = False
+    """Ask the router to let peers in (UPnP). The command line does; a lesson or a test does not touch the network."""
+
+    portmap_interface: str = ""
+    """Address of the interface on which a router is sought; empty for the one that the system chooses."""
+
     listen_port_tries: int = 10
     """Ports tried upward from `listen_port` before the system chooses: two clients on one machine."""
 

@@ -5,6 +5,7 @@
     ├── MetainfoError         a .torrent that is bencode but no torrent we can use; names the field
     ├── TrackerError          a tracker that refused, failed, or answered nonsense
     ├── WebSeedError          a web server that did not give what a torrent says it has
+    ├── PortMappingError      no router that maps ports, or one that refuses
     ├── SelectionError        files were chosen that the torrent does not have
     ├── DownloadStalled       nothing came for as long as the user wanted to wait
     ├── DataIncomplete        what is to be seeded is not all there
@@ -82,6 +83,10 @@ class WebSeedError(TorrentError):
         self.retry_in = retry_in
         self.is_lasting = is_lasting
         self.missing_file = missing_file
+
+
+class PortMappingError(TorrentError):
+    """No router was found that maps ports, or it refused; peers cannot call us, and all else works."""
 
 
 class SelectionError(TorrentError):

@@ -17,6 +17,7 @@ import random
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import BoundedSemaphore, Event, Lock
 from types import TracebackType
 from typing import NamedTuple, Self, TypeAlias
@@ -28,6 +29,7 @@ from torrent_client.errors import TorrentConflict
 from torrent_client.listener import Listener
 from torrent_client.magnet import MagnetLink
 from torrent_client.magnet_download import MagnetDownload
+from torrent_client.port_mapping import PortMapper, PortMapStatus, find_upnp_gateway
 from torrent_client.rate_limiter import Limits, RateLimiter
 from torrent_client.text import printable
 from torrent_client.torrent_parser import TorrentFile
@@ -64,6 +66,7 @@ class Session:
         self.services = Services()
         self._rng = rng
         self._listener = Listener(config) if config.allows_direct else None
+        self._port_mapper = PortMapper(self.port, partial(find_upnp_gateway, config.portmap_interface))
         self._slots = BoundedSemaphore(config.max_peers_total)
         self._changed = Event()
         self._torrents: list[Download] = []
@@ -75,10 +78,17 @@ class Session:
         """The TCP port that peers can call us on; 0 for none, behind a proxy."""
         return self._listener.port if self._listener else 0
 
+    @property
+    def portmap(self) -> PortMapStatus:
+        """What the router does about the port."""
+        return self._port_mapper.status
+
     def start(self) -> None:
-        """Begin to accept peers."""
+        """Begin to accept peers, and ask the router to let them in."""
         if self._listener:
             self._listener.start()
+            if self.config.portmap:
+                self._port_mapper.start()
 
     def add(self, torrent: TorrentFile | MagnetLink, options: DownloadOptions) -> Download:
         """Start a torrent.
@@ -180,12 +190,14 @@ class Session:
 
     def stop(self) -> None:
         """Stop the listener and every torrent, all at the same time; save, and leave nothing behind."""
+        self._port_mapper.begin_stop()
         for manager in self._torrents:
             manager.begin_stop()
         if self._listener:
             self._listener.stop()
         with ThreadPoolExecutor(max(1, len(self._torrents)), thread_name_prefix="stop") as executor:
             stops = [executor.submit(manager.stop) for manager in self._torrents]
+        self._port_mapper.finish_stop()
         for stop in stops:
             stop.result()  # an error shows, after all have stopped
 

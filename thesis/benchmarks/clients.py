@@ -75,7 +75,7 @@ class Ours(Client):
 
     def command(self, job: Job) -> list[str]:
         """As `Client.command`."""
-        options = ["-q", "--port", "0", "--state-dir", str(job.scratch)]
+        options = ["-q", "--no-portmap", "--port", "0", "--state-dir", str(job.scratch)]
         return [sys.executable, str(self.main), str(job.torrent), "-o", str(job.directory), *options]
 
 

@@ -262,8 +262,8 @@ def _add_peer_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"connections of a torrent at most (default: {defaults.max_peers})",
     )
-    peers.add_argument("--no-pex", action="store_true", help="do not tell peers of each other, nor listen when they do")
     _add_connection_options(peers)
+    _add_switches(peers)
     for direction, verb in (("download", "take"), ("upload", "give")):
         peers.add_argument(
             f"--max-{direction}-rate",
@@ -311,6 +311,12 @@ def _add_connection_options(peers: argparse._ArgumentGroup) -> None:
         help="go through a proxy, such as socks5://user:password@host:1080, and never past it; http://host:8080 "
         "carries trackers and web seeds only (default: none, and http_proxy of the environment for trackers)",
     )
+
+
+def _add_switches(group: argparse._ArgumentGroup) -> None:
+    """Add what is on unless it is switched off."""
+    group.add_argument("--no-portmap", action="store_true", help="do not ask the router to let peers in (UPnP)")
+    group.add_argument("--no-pex", action="store_true", help="do not tell peers of each other, nor listen when they do")
 
 
 def _add_create_options(parser: argparse.ArgumentParser) -> None:

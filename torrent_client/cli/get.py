@@ -113,6 +113,7 @@ def config_of(options: Namespace) -> Config:
         encryption=options.encryption,
         pex=not options.no_pex,
         proxy=options.proxy or "",
+        portmap=not options.no_portmap,
     )
 
 
@@ -135,7 +136,8 @@ def run(jobs: Sequence[Job], config: Config, options: Namespace) -> int:
             _watch(session, managers, options, interruption)
             if interruption.signal is not None and not options.quiet:
                 print("stopping; once more ends at once", file=sys.stderr)
-        codes = [_report(manager, options, interruption, is_one_of_several=len(jobs) > 1) for manager in managers]
+        several = len(jobs) > 1
+        codes = [_report(session, manager, options, interruption, is_one_of_several=several) for manager in managers]
     errors = [code for code in codes if code < ExitCode.INTERRUPTED]
     return next(filter(None, errors), max(codes))
 
@@ -212,14 +214,14 @@ def _watch(session: Session, managers: Sequence[Download], options: Namespace, i
         while interruption.signal is None and not all(manager.is_over for manager in managers):
             snapshots = [(manager, manager.is_over, manager.stats()) for manager in managers]
             keys = f"   ({HELP})" if keyboard.is_there else ""
-            place = f"port {session.port}" if session.port else "through a proxy"
+            place = f"port {session.port} ({session.portmap})" if session.port else "through a proxy"
             view.note = f"{place}   {describe(session.limits)}{keys}"
             view.show(*(stats for _, _, stats in snapshots))
             for manager, is_over, stats in snapshots:
                 if is_over:
                     manager.begin_stop("complete")  # the others go on
                 if options.json and manager not in told:
-                    _print_json(_as_values("progress", stats))
+                    _print_json(_as_values("progress", stats, session))
                 if is_over:
                     told.add(manager)
             _pause(session, interval, interruption)
@@ -255,11 +257,11 @@ def _view(options: Namespace) -> View:
     return LiveView(Console(stderr=True))
 
 
-def _as_values(kind: str, stats: TorrentStats) -> dict[str, Any]:
+def _as_values(kind: str, stats: TorrentStats, session: Session) -> dict[str, Any]:
     """Return a snapshot as values that JSON knows; the piece states only as their counts."""
     value = dataclasses.asdict(stats)
     del value["piece_states"]
-    return {"type": kind, **value}
+    return {"type": kind, **value, "portmap": session.portmap.as_values()}
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -267,7 +269,9 @@ def _print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value), flush=True)
 
 
-def _report(manager: Download, options: Namespace, interruption: Interruption, *, is_one_of_several: bool) -> int:
+def _report(
+    session: Session, manager: Download, options: Namespace, interruption: Interruption, *, is_one_of_several: bool
+) -> int:
     """Say how a torrent ended, and return the exit code for it."""
     stats = manager.stats()
     prefix = f"{printable(stats.name, 60)}: " if is_one_of_several else ""
@@ -288,7 +292,7 @@ def _report(manager: Download, options: Namespace, interruption: Interruption, *
         code, kind = ExitCode.OK, "complete"
         _tell(options, prefix + _success(manager, stats))
     if options.json:
-        _print_json(_as_values(kind, stats))
+        _print_json(_as_values(kind, stats, session))
     return code
 
 
