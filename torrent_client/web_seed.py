@@ -91,6 +91,7 @@ class WebSeed(BlockSource):
         depth = config.web_seed_queue_depth
         super().__init__(url, RequestPipeline(replace(config, max_queue_depth=depth, default_reqq=depth)))
         self.url = url
+        self.shown_url = _without_password(url)
         self._torrent = torrent
         self._pieces = pieces
         self._callbacks = callbacks
@@ -134,7 +135,9 @@ class WebSeed(BlockSource):
 
     def ban(self, reason: str) -> None:
         """Never ask it again: it sent bad data."""
-        logger.warning("web seed %s is banned: %s", self.url, reason)
+        if self._banned_for:
+            return
+        logger.warning("web seed %s is banned: %s", self.shown_url, reason)
         self._banned_for = reason
         self.close()
 
@@ -164,7 +167,7 @@ class WebSeed(BlockSource):
         pieces, in_flight = self._pieces.peer_progress(self)
         waits = self._state == "failing" and not self._banned_for
         return WebSeedStats(
-            url=_without_password(self.url),
+            url=self.shown_url,
             state="banned" if self._banned_for else self._state,
             error=self._banned_for or self._error or self._missing,
             failures=self._failures,
@@ -185,10 +188,10 @@ class WebSeed(BlockSource):
                 self._try()
         except WebSeedError as error:  # the URL is none that we may ask
             self._state, self._error = "unusable", str(error)
-            logger.warning("web seed %s: %s", self.url, error)
+            logger.warning("web seed %s: %s", self.shown_url, error)
         except Exception as error:
             self._state, self._error = "unusable", f"internal error: {error!r}"
-            logger.exception("web seed %s failed", self.url)
+            logger.exception("web seed %s failed", self.shown_url)
         finally:
             self._leave()
             if self._fetcher:
@@ -233,7 +236,7 @@ class WebSeed(BlockSource):
         if error.missing_file is not None and self._forgo(error.missing_file):
             self._missing = f"{self._torrent.files[error.missing_file].path}: {error}"
             self._failures = 0
-            logger.info("web seed %s: %s", self.url, self._missing)
+            logger.info("web seed %s: %s", self.shown_url, self._missing)
             return
         delays = self._config.web_seed_retry_delays
         delay = delays[min(self._failures, len(delays)) - 1]
@@ -245,7 +248,7 @@ class WebSeed(BlockSource):
         self._next_try = self._clock() + delay
         self._state, self._error = "failing", str(error)
         log = logger.warning if self._failures == 1 else logger.debug
-        log("web seed %s: %s; next try in %.0f s", self.url, error, delay)
+        log("web seed %s: %s; next try in %.0f s", self.shown_url, error, delay)
         self._stopping.wait(delay)
 
     def _forgo(self, number: int) -> bool:
