@@ -67,9 +67,9 @@ class FakeConnection:
         """Serve as the real one does."""
         return not self.am_choking or request.piece_index in self.allowed
 
-    def upload(self, request: messages.Request) -> int:
-        """Queue a block."""
-        self.uploads.append(request)
+    def upload(self, *requests: messages.Request) -> int:
+        """Queue blocks."""
+        self.uploads += requests
         return len(self.uploads)
 
     def cancel_upload(self, request: messages.Request) -> None:

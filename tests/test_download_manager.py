@@ -57,6 +57,7 @@ from torrent_client.protocol.messages import (
     Piece,
     Port,
     Request,
+    SuggestPiece,
     Unchoke,
     Unknown,
 )
@@ -1262,22 +1263,22 @@ def test_a_bug_in_one_worker_is_logged_and_harms_no_other(
 ) -> None:
     """The peer that meets it is hung up on, with a traceback in the log; the download completes without it."""
     met = threading.Event()
-    update = Conversation._on_have
+    update = Conversation._on_suggest
 
-    def broken(conversation: Conversation, peer: Any, message: Have) -> None:  # noqa: ANN401  # passed on
+    def broken(conversation: Conversation, peer: Any, message: SuggestPiece) -> None:  # noqa: ANN401  # passed on
         if message.piece_index == 3:
             raise ZeroDivisionError("a bug")
         update(conversation, peer, message)
 
     def unlucky(peer: FakePeer) -> None:
         peer.shake_hands(TORRENT.info_hash, fake_id("unlucky"))
-        peer.send(Have(1), Have(3))
+        peer.send(SuggestPiece(1), SuggestPiece(3))
         peer.read_until_gone()
         met.set()
 
     from torrent_client import conversation
 
-    monkeypatch.setitem(conversation._HANDLERS, Have, broken)
+    monkeypatch.setitem(conversation._HANDLERS, SuggestPiece, broken)
     with serving(unlucky, seeder(TORRENT, DATA)) as [bad, good], download(tmp_path, bad.address) as manager:
         assert met.wait(10)
         manager.swarm.add_addresses([good.address], "test")

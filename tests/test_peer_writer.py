@@ -128,6 +128,24 @@ def test_blocks_arrive_in_the_order_of_their_requests(rig: Rig) -> None:
     wait_until(lambda: writer.uploaded == 4 * BLOCK)
 
 
+def test_neighbouring_blocks_are_read_together_and_sent_apart(rig: Rig) -> None:
+    """One read for each stretch of a piece; the order and the bounds of the answers are those of the requests."""
+    writer = rig.start_held()
+    content = payload(10 * BLOCK, seed=1)
+    reads: list[Request] = []
+
+    def read(request: Request) -> bytes:
+        reads.append(request)
+        return content[request.begin : request.begin + request.length]
+
+    writer._read_block = read
+    requests = [Request(1, begin * BLOCK, size) for begin, size in ((2, BLOCK), (3, BLOCK), (4, 7), (5, BLOCK), (3, 9))]
+    writer.upload(*requests)
+    rig.gate.set()
+    assert rig.receive(6)[1:] == [Piece(1, begin, content[begin : begin + size]) for _, begin, size in requests]
+    assert reads == [Request(1, 2 * BLOCK, 2 * BLOCK + 7), Request(1, 5 * BLOCK, BLOCK), Request(1, 3 * BLOCK, 9)]
+
+
 def test_messages_go_before_blocks(rig: Rig) -> None:
     """A `have` or a request must not wait behind megabytes of uploads."""
     writer = rig.start_held()

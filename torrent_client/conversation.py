@@ -8,7 +8,8 @@
     request, cancel              -> the outbox        have                 <- verifier
 
 Each read brings a batch of messages; every kind has one method, found through a table. Blocks that came in
-one read are stored together, and the next ones are asked for before anything else happens.
+one read are stored together, and the next ones are asked for before anything else happens; requests are queued
+together.
 
 Spec: BEP 3 (peer messages), 6 (fast extension), 10 (extension handshake), 16 (super-seeding), 21 (upload only).
 Thread: handlers on the peer's worker; `tick` and `rechoke` in housekeeping; `announce_piece` on verifiers.
@@ -19,6 +20,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
+from itertools import groupby
 from random import Random
 from typing import Any, Final
 
@@ -139,20 +141,13 @@ class Conversation:
     # --- messages, on the peer's worker ------------------------------------------------------------------
 
     def received(self, peer: Peer, batch: Sequence[messages.Message]) -> None:
-        """Handle what one read brought, in order; neighbouring blocks together."""
-        blocks: list[messages.Piece] = []
-        for message in batch:
-            if type(message) is messages.Piece:
-                blocks.append(message)
-                continue
-            if blocks:
-                self.store(peer, blocks)
-                blocks = []
-            handler = _HANDLERS.get(type(message))
-            if handler:
-                handler(self, peer, message)
-        if blocks:
-            self.store(peer, blocks)
+        """Handle what one read brought, in order; neighbouring blocks, requests and `have`s together."""
+        for kind, run in groupby(batch, type):
+            if handle_run := _RUN_HANDLERS.get(kind):
+                handle_run(self, peer, list(run))
+            elif handle := _HANDLERS.get(kind):
+                for message in run:
+                    handle(self, peer, message)
 
     def store(self, source: BlockSource, blocks: Sequence[messages.Piece]) -> None:
         """Store blocks that came, ask for the next ones, and only then see to pieces that became full.
@@ -194,11 +189,12 @@ class Conversation:
         peer.connection.peer_interested = False
         self._on_interest()
 
-    def _on_have(self, peer: Peer, message: messages.Have) -> None:
-        if self._pieces.peer_has(peer, message.piece_index):
+    def _on_haves(self, peer: Peer, haves: Sequence[messages.Have]) -> None:
+        indices = [have.piece_index for have in haves]
+        if self._pieces.peer_has(peer, *indices):
             self._on_new_pieces(peer)
         if self._super_seeder:
-            self._show(self._super_seeder.peer_has(peer, 1 << message.piece_index))
+            self._show(self._super_seeder.peer_has(peer, sum(1 << index for index in set(indices))))
 
     def _on_bitfield(self, peer: Peer, message: messages.BitfieldMessage) -> None:
         """Take a bitfield at any time: some clients send it late, or twice."""
@@ -256,17 +252,23 @@ class Conversation:
         peer.connection.send(messages.Interested())
         self._request_more(peer, self._clock())
 
-    def _on_request(self, peer: Peer, message: messages.Request) -> None:
-        """Queue a block, or say that it will not come; without BEP 6 silence says so."""
-        connection = peer.connection
-        size = self._pieces.piece_size(message.piece_index) if message.piece_index < self._pieces.piece_count else 0
-        if not 0 < message.length <= self._config.max_request_length or message.begin + message.length > size:
-            raise ProtocolViolation(f"it asks for what does not exist: {message}")
-        if not self._pieces.has_piece(message.piece_index) or not connection.serves(message):
-            if connection.fast:
-                connection.send(messages.Reject(*message))
-        elif connection.upload(message) > self._config.reqq:
+    def _on_requests(self, peer: Peer, requests: Sequence[messages.Request]) -> None:
+        """Queue blocks, those that may be had."""
+        served = [request for request in requests if self._may_have(peer, request)]
+        if served and peer.connection.upload(*served) > self._config.reqq:
             raise ProtocolViolation(f"it asks for more than {self._config.reqq} blocks at once")
+
+    def _may_have(self, peer: Peer, request: messages.Request) -> bool:
+        """Tell whether a peer will get a block; else say that it will not come; without BEP 6 silence says so."""
+        index, begin, length = request
+        size = self._pieces.piece_size(index) if index < self._pieces.piece_count else 0
+        if not 0 < length <= self._config.max_request_length or begin + length > size:
+            raise ProtocolViolation(f"it asks for what does not exist: {request}")
+        if self._pieces.has_piece(index) and peer.connection.serves(request):
+            return True
+        if peer.connection.fast:
+            peer.connection.send(messages.Reject(*request))
+        return False
 
     def _on_cancel(self, peer: Peer, message: messages.Cancel) -> None:
         peer.connection.cancel_upload(messages.Request(*message))
@@ -338,9 +340,7 @@ _HANDLERS: Final[dict[type, Callable[[Conversation, Peer, Any], None]]] = {
     messages.Unchoke: Conversation._on_unchoke,
     messages.Interested: Conversation._on_interested,
     messages.NotInterested: Conversation._on_not_interested,
-    messages.Have: Conversation._on_have,
     messages.BitfieldMessage: Conversation._on_bitfield,
-    messages.Request: Conversation._on_request,
     messages.Cancel: Conversation._on_cancel,
     messages.HaveAll: Conversation._on_have_all,
     messages.HaveNone: Conversation._on_have_none,
@@ -349,3 +349,10 @@ _HANDLERS: Final[dict[type, Callable[[Conversation, Peer, Any], None]]] = {
     messages.AllowedFast: Conversation._on_allowed_fast,
     messages.Extended: Conversation._on_extended,
 }
+
+_RUN_HANDLERS: Final[dict[type, Callable[[Conversation, Peer, list[Any]], None]]] = {
+    messages.Piece: Conversation.store,
+    messages.Request: Conversation._on_requests,
+    messages.Have: Conversation._on_haves,
+}
+"""What comes in runs: one lock and one wake-up are enough for all that one read brought."""

@@ -283,9 +283,9 @@ class PeerConnection:
         if self._writer:
             self._writer.send(data, may_wait=may_wait)
 
-    def upload(self, request: Request) -> int:
-        """Queue a block that the peer asked for; return how many are queued."""
-        return self._writer.upload(request) if self._writer else 0
+    def upload(self, *requests: Request) -> int:
+        """Queue blocks that the peer asked for; return how many are queued."""
+        return self._writer.upload(*requests) if self._writer else 0
 
     def allow_fast(self, index: int, size: int) -> None:
         """Serve a piece even while the peer is choked, and tell the peer so (BEP 6).

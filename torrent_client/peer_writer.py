@@ -17,7 +17,7 @@ Lock: `_wake` (a Condition), a leaf, around the outbox; reading and sending happ
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from threading import Condition, Thread
 
@@ -125,10 +125,10 @@ class PeerWriter:
         with self._wake:
             self._put(data, may_wait=may_wait)
 
-    def upload(self, request: Request) -> int:
-        """Queue a block that the peer asked for; return how many are queued now."""
+    def upload(self, *requests: Request) -> int:
+        """Queue blocks that the peer asked for; return how many are queued now."""
         with self._wake:
-            self._uploads[request] = None
+            self._uploads.update(dict.fromkeys(requests))
             self._wake.notify()
             return len(self._uploads)
 
@@ -193,7 +193,7 @@ class PeerWriter:
                 if work is None:
                     break
                 messages, requests = work
-                self._send_all(messages + self._blocks(requests))
+                self._send_all([*messages, *self._blocks(requests)])
                 self.uploaded += sum(request.length for request in requests)
         except (OSError, TorrentError) as error:
             reason = str(error)
@@ -250,15 +250,17 @@ class PeerWriter:
             requests.append(request)
         return requests
 
-    def _blocks(self, requests: Iterable[Request]) -> list[bytes]:
-        """Read the blocks asked for, each with its header before it."""
-        buffers = []
-        for request in requests:
-            block = self._read_block(request)
-            buffers += [piece_header(request.piece_index, request.begin, len(block)), block]
+    def _blocks(self, requests: Iterable[Request]) -> list[bytes | memoryview]:
+        """Read the blocks asked for, each with its header before it; neighbours with one read."""
+        buffers: list[bytes | memoryview] = []
+        for first, *others in _neighbours(requests):
+            data = memoryview(self._read_block(first._replace(length=sum(r.length for r in (first, *others)))))
+            for request in (first, *others):
+                block, data = data[: request.length], data[request.length :]
+                buffers += [piece_header(request.piece_index, request.begin, len(block)), block]
         return buffers
 
-    def _send_all(self, buffers: list[bytes]) -> None:
+    def _send_all(self, buffers: Sequence[bytes | memoryview]) -> None:
         """Send buffers, in one system call if the kernel takes them all."""
         if self._trace:
             self._trace.sent(*buffers)
@@ -280,3 +282,15 @@ class PeerWriter:
                 sent -= len(views.popleft())
             if sent:
                 views[0] = views[0][sent:]
+
+
+def _neighbours(requests: Iterable[Request]) -> list[list[Request]]:
+    """Gather requests that ask for one stretch of a piece, in their order."""
+    runs: list[list[Request]] = []
+    for request in requests:
+        last = runs[-1][-1] if runs else None
+        if last and last.piece_index == request.piece_index and last.begin + last.length == request.begin:
+            runs[-1].append(request)
+        else:
+            runs.append([request])
+    return runs

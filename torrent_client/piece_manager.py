@@ -157,14 +157,17 @@ class PieceManager:
             if record:
                 self._piece_picker.remove(record.pieces)
 
-    def peer_has(self, peer: PeerKey, index: int) -> bool:
-        """Take note of a `have`; tell whether we want that piece.
+    def peer_has(self, peer: PeerKey, *indices: int) -> bool:
+        """Take note of one `have` or several; tell whether we want one of those pieces.
 
         Raises:
             ProtocolViolation: there is no such piece.
         """
-        self._table.check_index(index)
-        return self.peer_has_all(peer, 1 << index)
+        new = 0
+        for index in indices:
+            self._table.check_index(index)
+            new |= 1 << index
+        return self.peer_has_all(peer, new)
 
     def peer_has_all(self, peer: PeerKey, pieces: int) -> bool:
         """Take note of a whole set of pieces (bits) that a peer has; tell whether we want one of them."""
