@@ -134,6 +134,30 @@ def called(node: ast.AST) -> str | None:
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
 
 
+# --- the proxy --------------------------------------------------------------------------------------------
+
+_OPENS_SOCKETS = re.compile(
+    r"SOCK_DGRAM|create_connection|create_server|HTTPServer|sock[.]connect\(|^ *import (requests|miniupnpc)",
+    re.MULTILINE,
+)
+_KNOWS_OF_THE_PROXY = re.compile(r"allows_direct|torrent_client[.]proxy import")
+
+NOT_BEHIND_A_PROXY = {
+    "local_tracker": "serves the demo and the tests",
+    "listener": "a session behind a proxy has none",
+    "port_mapping": "is for the listener's port",
+}
+"""Modules that open sockets without a thought of the proxy, and why they may."""
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_who_opens_a_socket_asks_whether_there_is_a_proxy(module: str) -> None:
+    """Behind one nothing goes past it: `requests_proxies` for HTTP, `dialing` for peers, and else `allows_direct`."""
+    source = path_of(module).read_text(encoding="utf-8")
+    if module not in NOT_BEHIND_A_PROXY and _OPENS_SOCKETS.search(source):
+        assert _KNOWS_OF_THE_PROXY.search(source), f"{module} opens sockets, and does not ask for the proxy"
+
+
 # --- docstrings -------------------------------------------------------------------------------------------
 
 

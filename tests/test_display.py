@@ -156,6 +156,12 @@ def test_peers_that_called_us_are_marked() -> None:
     assert "choked" in text
 
 
+def test_encrypted_peers_are_marked() -> None:
+    """Those by RC4, and no others."""
+    text = drawn(picture(snapshot(peers=(peer(1, encrypted=True), peer(2))), 120, 0.0), 120)
+    assert ["RC4" in line for line in text.splitlines() if "qBittorrent" in line] == [False, True]
+
+
 def test_trackers_tell_what_they_said_and_when_they_are_asked_next() -> None:
     """Peers, warnings, errors with how often; how many more there are."""
     trackers = (
