@@ -393,6 +393,7 @@ def test_a_peer_that_only_we_could_reach_is_not_reached(
             words = "none of 1 known peer could be reached (the proxy cannot connect to it: connection not allowed"
             wait_until(waits_for(manager, words))
             assert "trying again in" in (manager.stats().waiting_for or "")
+            wait_until(lambda: bool(manager.stats().trackers[0].error))  # it may be asked later than the peer
             status = manager.stats().trackers[0]
             assert status.error
             assert status.next_announce > 0

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fake_peer import LOOPBACK, FakePeer, FakeServer, black_hole, closed_port
-from torrent_client import __version__, tracker_client
+from torrent_client import __version__
 from torrent_client.config import MAX_TRACKER_RESPONSE, Config
 from torrent_client.errors import TrackerError
 from torrent_client.protocol.bencode import bencode_encode
@@ -28,13 +28,14 @@ from torrent_client.tracker_client import (
     MAX_REASON_LENGTH,
     MAX_REDIRECTS,
     AnnounceResponse,
+    HttpTrackerClient,
     PeerAddress,
     Progress,
     TrackerClient,
-    check_tracker_url,
     generate_peer_id,
     parse_announce,
 )
+from torrent_client.tracker_url import check_tracker_url, redirected
 
 HASH = bytes(range(20))
 PEER_ID = b"-PC0001-abcdefghijkl"
@@ -49,9 +50,9 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
 
 
-def client(url: str = "http://tracker.example/announce", **options: Any) -> TrackerClient:  # noqa: ANN401  # passed on
+def client(url: str = "http://tracker.example/announce", **options: Any) -> HttpTrackerClient:  # noqa: ANN401  # passed on
     """Return a client with quick time-outs."""
-    return TrackerClient(url, HASH, PEER_ID, 6881, **{"config": QUICK} | options)
+    return HttpTrackerClient(url, HASH, PEER_ID, 6881, **{"config": QUICK} | options)
 
 
 def ok(body: bytes, *headers: str) -> bytes:
@@ -146,7 +147,7 @@ def test_a_regular_announce_has_no_event() -> None:
 def test_every_byte_is_encoded_so_that_it_comes_back() -> None:
     """Letters, digits and -._~ stand for themselves, all else is %XX: no byte of a hash is ever lost."""
     for value in range(256):
-        asking = TrackerClient("http://tracker.example/announce", bytes([value]) * 20, PEER_ID, 6881)
+        asking = HttpTrackerClient("http://tracker.example/announce", bytes([value]) * 20, PEER_ID, 6881)
         text = asking.announce_url(PROGRESS, None, 50).partition("info_hash=")[2].partition("&")[0]
         plain = chr(value).isascii() and (chr(value).isalnum() or chr(value) in "-._~")
         assert text == 20 * (chr(value) if plain else f"%{value:02X}")
@@ -182,7 +183,7 @@ def test_get_peers_is_the_whole_of_a_lesson() -> None:
     """One call, a list of addresses."""
     answer = bencode_encode({"interval": 900, "peers": b"\x7f\x00\x00\x01\x1a\xe1"})
     with Tracker(ok(answer)) as tracker:
-        assert client(tracker.url).get_peers() == [PeerAddress("127.0.0.1", 6881)]
+        assert TrackerClient(tracker.url, HASH, PEER_ID, 6881).get_peers() == [PeerAddress("127.0.0.1", 6881)]
     assert b"event=started" in tracker.requests_seen[0]
     assert b"left=1&" in tracker.requests_seen[0]
 
@@ -579,10 +580,10 @@ def test_no_redirect_leads_from_the_internet_into_a_private_network(
     monkeypatch.setattr(socket, "getaddrinfo", looked_up)
     urls = f"http://{source}.example/announce", f"http://{target}.example/announce"
     if followed:
-        assert tracker_client._redirect(*urls) == urls[1]
+        assert redirected(*urls) == urls[1]
     else:
         with pytest.raises(TrackerError, match="from a public host to a private one"):
-            tracker_client._redirect(*urls)
+            redirected(*urls)
 
 
 # --- URLs that a torrent should not have ------------------------------------------------------------------
@@ -611,7 +612,7 @@ def looked_up(host: str, *_arguments: object, **_more: object) -> list[tuple[Any
     [
         ("", "no trackers are not supported"),
         ("tracker.example/announce", "no trackers"),
-        ("udp://tracker.example:80", "udp trackers"),
+        ("udp://tracker.example/announce", "no port"),
         ("wss://tracker.example", "wss trackers"),
         ("file:///etc/passwd", "file trackers"),
         ("http:///announce", "no host"),

@@ -20,7 +20,7 @@ from random import Random
 from threading import Condition, Thread
 
 from torrent_client.config import Config
-from torrent_client.errors import TrackerError
+from torrent_client.errors import TrackerError, TrackerSilent
 from torrent_client.tracker_client import AnnounceResponse, PeerAddress, Progress, TrackerClient
 
 logger = logging.getLogger(__name__)
@@ -213,7 +213,9 @@ class Announcer:
             status = tracker.status
             status.state, status.error = "failing", str(error)
             status.failures += 1
-            delay = max(retry_delay(status.failures, self._config), error.retry_in or 0.0)
+            delay = error.retry_in or 0.0
+            if not isinstance(error, TrackerSilent):
+                delay = max(retry_delay(status.failures, self._config), delay)
             status.next_announce = self._clock() + delay
         log = logger.warning if status.failures == 1 else logger.debug
         log("tracker %s: %s; next try in %.0f s", tracker.client.url, error, delay)

@@ -163,6 +163,9 @@ class Config:
     tracker_read_timeout: float = 20.0
     """Seconds of silence from a tracker, and twice that for its whole answer."""
 
+    udp_tracker_timeout: float = 15.0
+    """Seconds that an answer over UDP is waited for; BEP 15, whose waits between retries are 2^n times this."""
+
     tracker_stop_timeout: float = 2.0
     """Seconds that the `stopped` announce may hold up the end of the program. Others allow 5 s; the
     whole stop has 3 s here."""
@@ -229,3 +232,6 @@ MAX_FILES = 200_000
 
 MAX_TRACKER_RESPONSE = 2 * MIB
 """Bytes of a tracker's answer at most, after decompression: 2,000 peers need 12 KB."""
+
+MAX_UDP_TRACKER_RESPONSE = 16 * KIB
+"""Bytes of a UDP tracker's answer at most: 200 IPv6 peers need 3.6 KB; what is longer is no answer to us."""

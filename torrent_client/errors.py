@@ -4,6 +4,7 @@
     ├── BencodeError          bytes that are no bencode; carries the offset
     ├── MetainfoError         a .torrent that is bencode but no torrent we can use; names the field
     ├── TrackerError          a tracker that refused, failed, or answered nonsense
+    │   └── TrackerSilent         one that has not answered over UDP, where anything may get lost
     ├── WebSeedError          a web server that did not give what a torrent says it has
     ├── PortMappingError      no router that maps ports, or one that refuses
     ├── SelectionError        files were chosen that the torrent does not have
@@ -58,6 +59,10 @@ class TrackerError(TorrentError):
         """Keep the tracker's own wish beside the message."""
         super().__init__(message)
         self.retry_in = retry_in
+
+
+class TrackerSilent(TrackerError):
+    """No answer to a datagram; `retry_in` is when its protocol says to send it again, and no other rule counts."""
 
 
 class WebSeedError(TorrentError):

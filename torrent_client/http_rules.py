@@ -31,12 +31,12 @@ MAX_REASON_LENGTH: Final = 200
 
 def is_loopback(host: str, *, looks_up: bool = True) -> bool:
     """Tell whether a host is this very machine, by whatever name: localhost, 127.1, 0.0.0.0, a public name ..."""
-    return any(address.is_loopback or address.is_unspecified for address in _addresses(host, looks_up=looks_up))
+    return any(address.is_loopback or address.is_unspecified for address in addresses(host, looks_up=looks_up))
 
 
 def is_private(host: str, *, looks_up: bool = True) -> bool:
     """Tell whether any address of a host is not a public one."""
-    return any(not address.is_global for address in _addresses(host, looks_up=looks_up))
+    return any(not address.is_global for address in addresses(host, looks_up=looks_up))
 
 
 def leads_inside(source: str, target: str, *, looks_up: bool = True) -> bool:
@@ -66,6 +66,8 @@ def error_in_words(error: Exception) -> str:
     while cause is not None:
         if isinstance(cause, ConnectionRefusedError):
             return "connection refused: nothing listens there"
+        if isinstance(cause, TimeoutError):
+            return "no answer in time"
         if isinstance(cause, ConnectionResetError):
             return "it hung up instead of an answer"
         if isinstance(cause, socket.gaierror):
@@ -81,8 +83,13 @@ def error_in_words(error: Exception) -> str:
     return "its host name is not known" if "resolve" in text else printable(text, MAX_REASON_LENGTH)
 
 
-def _addresses(host: str, *, looks_up: bool) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """Give the addresses of a host; none for one that is not known, which cannot be reached either."""
+def addresses(host: str, *, looks_up: bool) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Give the addresses of a host; none for one that is not known, which cannot be reached either.
+
+    Args:
+        host: a name or an address.
+        looks_up: ask where a name leads; if not, only addresses have some.
+    """
     if not looks_up and host.rstrip(".").lower() == "localhost":
         host = "127.0.0.1"
     flags = 0 if looks_up else socket.AI_NUMERICHOST

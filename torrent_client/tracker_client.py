@@ -1,4 +1,4 @@
-r"""Asking a tracker for peers: one HTTP GET, one bencoded answer.
+r"""Asking a tracker for peers. Most often: one HTTP GET, one bencoded answer.
 
     GET /announce?info_hash=%d6%9f...&peer_id=-PC0001-...&port=6881&uploaded=0&downloaded=0
                  &left=92063&compact=1&event=started ...
@@ -12,74 +12,66 @@ r"""Asking a tracker for peers: one HTTP GET, one bencoded answer.
 An announce also tells the tracker how we are doing, and gets us into the list that others are given.
 `Announcer` calls it for as long as a torrent runs; `get_peers` is the whole of it for a lesson.
 
-Spec: BEP 3 (trackers), 7, 20 (peer ids), 23, 31 (retry in); the guide's Tasks 4 and 5.
-Thread: the caller's; a running torrent's announce thread.
-Lock: none; immutable.
+`TrackerClient` is the door to trackers of every kind: this module's HTTP, or `udp_tracker_client`.
+
+Spec: BEP 3 (trackers), 7, 20 (peer ids), 23, 24 (our address), 31 (retry in), 48 (scrape); the guide's Tasks 4, 5.
+Thread: the caller's, one call at a time; a `tracker-deadline` while an HTTP call lasts.
+Lock: none.
 """
 
 import ipaddress
 import random
+import socket
 import string
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from struct import iter_unpack
-from typing import TYPE_CHECKING, Final, NamedTuple
-from urllib.parse import quote_from_bytes, unquote, urldefrag, urljoin, urlsplit
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from threading import Timer
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote_from_bytes, urldefrag, urlsplit
 
 from torrent_client import __version__
+from torrent_client.abort import Abort
 from torrent_client.config import MAX_TRACKER_RESPONSE, Config
-from torrent_client.errors import BencodeError, TrackerError
-from torrent_client.http_rules import MAX_REASON_LENGTH, MAX_REDIRECTS, error_in_words, is_loopback, leads_inside
+from torrent_client.errors import BencodeError, TrackerError, TrackerSilent
+from torrent_client.http_rules import MAX_REASON_LENGTH, MAX_REDIRECTS, error_in_words
 from torrent_client.protocol.bencode import BencodeValue, bencode_decode
 from torrent_client.proxy import proxy_trouble, requests_proxies
 from torrent_client.text import printable
+from torrent_client.tracker_answers import (
+    AnnounceResponse,
+    PeerAddress,
+    Progress,
+    ScrapeCounts,
+    Tracker,
+    compact_peers,
+)
+from torrent_client.tracker_url import check_tracker_url, endpoints, families, redirected, scrape_url
+from torrent_client.udp_tracker_client import UdpTrackerClient
 
 if TYPE_CHECKING:
     import requests
 
+__all__ = [
+    "AnnounceResponse",
+    "HttpTrackerClient",
+    "PeerAddress",
+    "Progress",
+    "ScrapeCounts",
+    "TrackerClient",
+    "generate_peer_id",
+    "parse_announce",
+    "parse_scrape",
+]
+"""What others take from here: with the door come the values that go through it."""
+
 USER_AGENT: Final = f"torrent-client/{__version__}"
+HASHES_PER_SCRAPE: Final = 64
+"""Info hashes in the URL of one HTTP scrape: at up to 71 characters each it stays well below the usual 8 KiB."""
 
-
-class PeerAddress(NamedTuple):
-    """Where a peer listens: an IPv4 or IPv6 address as text (or a host name) and a TCP port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        """Return `host:port`, with brackets around IPv6."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-class Progress(NamedTuple):
-    """What a tracker is told about us: bytes sent and received in this run, and bytes still lacking."""
-
-    uploaded: int
-    downloaded: int
-    left: int
-
-
-@dataclass(frozen=True, slots=True)
-class AnnounceResponse:
-    """A tracker's answer.
-
-    Attributes:
-        peers: the addresses, as given.
-        interval: seconds after which to announce again.
-        min_interval: seconds before which not to.
-        seeders, leechers: how many peers the tracker knows, if it says.
-        tracker_id: to be sent back with the next announce.
-        warning: a text for the user.
-    """
-
-    peers: tuple[PeerAddress, ...]
-    interval: float
-    min_interval: float = 0.0
-    seeders: int | None = None
-    leechers: int | None = None
-    tracker_id: bytes | None = None
-    warning: str | None = None
+_DEADLINE_GRACE: Final = 0.25
+"""Seconds after the end of the time limit at which a request is cut off that does not end by itself: the
+time-outs of single reads come first, because they know better what is wrong."""
 
 
 def generate_peer_id(rng: random.Random | None = None) -> bytes:
@@ -94,16 +86,73 @@ def generate_peer_id(rng: random.Random | None = None) -> bytes:
 
 
 class TrackerClient:
-    """One HTTP or HTTPS tracker.
+    """One tracker, whatever it speaks.
 
     Args:
-        url: announce URL.
+        url: announce URL; `udp://` is asked over UDP, everything else over HTTP.
         info_hash: 20 bytes.
         peer_id: 20 bytes.
         port: TCP port that we listen on.
         key: a number that proves to the tracker that we are still the same when our address changes.
         config: time-outs.
     """
+
+    def __init__(
+        self, url: str, info_hash: bytes, peer_id: bytes, port: int, *, key: int = 0, config: Config | None = None
+    ) -> None:
+        """Keep the facts; nothing is sent yet."""
+        kind = UdpTrackerClient if url.lower().startswith("udp:") else HttpTrackerClient
+        self._tracker: Tracker = kind(url, info_hash, peer_id, port, key=key, config=config)
+
+    @property
+    def url(self) -> str:
+        """The announce URL."""
+        return self._tracker.url
+
+    def get_peers(self, left: int = 1) -> list[PeerAddress]:
+        """Ask for peers once and return their addresses (the guide's Task 5).
+
+        Raises:
+            TrackerError: no usable answer.
+        """
+        try:
+            return list(self.announce(Progress(0, 0, left), "started").peers)
+        except TrackerSilent:  # a datagram may get lost
+            return list(self.announce(Progress(0, 0, left), "started").peers)
+
+    def families(self) -> Sequence[socket.AddressFamily | None]:
+        """Return the kinds of addresses to announce to; see `Tracker.families`."""
+        return self._tracker.families()
+
+    def announce(
+        self,
+        progress: Progress,
+        event: str | None = None,
+        *,
+        num_want: int | None = None,
+        tracker_id: bytes | None = None,
+        time_limit: float | None = None,
+        family: socket.AddressFamily | None = None,
+        abort: Abort | None = None,
+    ) -> AnnounceResponse:
+        """Tell the tracker how we are doing and get peers; see `Tracker.announce`."""
+        return self._tracker.announce(
+            progress,
+            event,
+            num_want=num_want,
+            tracker_id=tracker_id,
+            time_limit=time_limit,
+            family=family,
+            abort=abort,
+        )
+
+    def scrape(self, info_hashes: Sequence[bytes], *, time_limit: float | None = None) -> Mapping[bytes, ScrapeCounts]:
+        """Ask for the numbers of torrents; see `Tracker.scrape`."""
+        return self._tracker.scrape(info_hashes, time_limit=time_limit)
+
+
+class HttpTrackerClient:
+    """One HTTP or HTTPS tracker; the arguments are those of `TrackerClient`."""
 
     def __init__(
         self, url: str, info_hash: bytes, peer_id: bytes, port: int, *, key: int = 0, config: Config | None = None
@@ -116,13 +165,13 @@ class TrackerClient:
         self._key = key
         self._config = config or Config()
 
-    def get_peers(self, left: int = 1) -> list[PeerAddress]:
-        """Ask for peers once and return their addresses (the guide's Task 5).
+    def families(self) -> Sequence[socket.AddressFamily | None]:
+        """Return the kinds of addresses that the tracker has; a proxy has its own."""
+        from torrent_client.http_connection import is_proxied
 
-        Raises:
-            TrackerError: no usable answer.
-        """
-        return list(self.announce(Progress(0, 0, left), "started").peers)
+        if is_proxied(self.url, self._config):
+            return (None,)
+        return families(self.url) or (None,)
 
     def announce(
         self,
@@ -132,15 +181,10 @@ class TrackerClient:
         num_want: int | None = None,
         tracker_id: bytes | None = None,
         time_limit: float | None = None,
+        family: socket.AddressFamily | None = None,
+        abort: Abort | None = None,
     ) -> AnnounceResponse:
-        """Tell the tracker how we are doing and get peers.
-
-        Args:
-            progress: bytes uploaded, downloaded, left.
-            event: `started`, `completed`, `stopped`, or None for a regular announce.
-            num_want: peers wanted; Config's number by default.
-            tracker_id: what the tracker's last answer gave.
-            time_limit: seconds for all of it, instead of Config's.
+        """Tell the tracker how we are doing and get peers; see `Tracker.announce`.
 
         Raises:
             TrackerError: it cannot be reached, refused, or answered nonsense.
@@ -148,7 +192,23 @@ class TrackerClient:
         check_tracker_url(self.url, looks_up=self._config.allows_direct)
         wanted = self._config.num_want if num_want is None else num_want
         url = self.announce_url(progress, event, wanted, tracker_id)
-        return parse_announce(self._get(url, time_limit or 2 * self._config.tracker_read_timeout))
+        return parse_announce(self._get(url, time_limit, family, abort))
+
+    def scrape(self, info_hashes: Sequence[bytes], *, time_limit: float | None = None) -> dict[bytes, ScrapeCounts]:
+        """Ask for the numbers of torrents; one that the tracker does not know is left out.
+
+        Raises:
+            TrackerError: it cannot be reached, refused, or answered nonsense.
+        """
+        check_tracker_url(self.url, looks_up=self._config.allows_direct)
+        url = scrape_url(self.url)
+        counts: dict[bytes, ScrapeCounts] = {}
+        for start in range(0, len(info_hashes), HASHES_PER_SCRAPE):
+            some = info_hashes[start : start + HASHES_PER_SCRAPE]
+            query = "&".join(f"info_hash={quote_from_bytes(info_hash, safe='')}" for info_hash in some)
+            found = parse_scrape(self._get(_with_query(url, query), time_limit, None, None))
+            counts |= {info_hash: found[info_hash] for info_hash in some if info_hash in found}
+        return counts
 
     def announce_url(
         self, progress: Progress, event: str | None, num_want: int, tracker_id: bytes | None = None
@@ -170,34 +230,83 @@ class TrackerClient:
         if tracker_id:
             parameters["trackerid"] = quote_from_bytes(tracker_id, safe="")
         query = "&".join(f"{name}={value}" for name, value in parameters.items())
-        url = urldefrag(self.url).url  # what follows a `#` is not sent
-        return f"{url}{'&' if urlsplit(url).query else '?'}{query}"
+        return _with_query(urldefrag(self.url).url, query)  # what follows a `#` is not sent
 
-    def _get(self, url: str, time_limit: float) -> bytes:
+    def _get(
+        self, url: str, time_limit: float | None, family: socket.AddressFamily | None, abort: Abort | None
+    ) -> bytes:
         """Fetch a URL, following a few redirects that do not lead from the internet to a private host."""
+        limit = time_limit or 2 * self._config.tracker_read_timeout
+        too_late = Abort()
+        timer = Timer(limit + _DEADLINE_GRACE, too_late.set)
+        timer.daemon, timer.name = True, "tracker-deadline"
+        timer.start()
+        try:
+            return self._follow(url, time.monotonic() + limit, family, [too_late, *([abort] if abort else [])])
+        except TrackerError as error:
+            if abort and abort.is_set:
+                raise TrackerError("we are stopping") from error
+            if too_late.is_set:
+                raise TrackerError("the answer takes too long") from error
+            raise
+        finally:
+            timer.cancel()
+            timer.join()
+
+    def _follow(self, url: str, deadline: float, family: socket.AddressFamily | None, aborts: Sequence[Abort]) -> bytes:
         import requests  # here, because it costs a tenth of a second that a magnet or --peer need not pay
         import urllib3
 
-        deadline = time.monotonic() + time_limit
         for _ in range(MAX_REDIRECTS + 1):
             try:
                 # A session each, because a server that redirects may hang up after it, and a connection is used again.
-                with requests.Session() as session, self._request(session, url, deadline) as response:
+                with (
+                    ExitStack() as stack,
+                    requests.Session() as session,
+                    self._request(session, url, deadline, family, aborts, stack) as response,
+                ):
                     target = response.headers.get("Location") if response.is_redirect else None
                     if target is None:
-                        return _body(response, deadline)
-                    url = _redirect(url, target, looks_up=self._config.allows_direct)
+                        body = _body(response, deadline)
+                        if any(abort.is_set for abort in aborts):
+                            raise TrackerError("cut off")  # `_get` says why
+                        return body
+                    url = redirected(url, target, looks_up=self._config.allows_direct)
             # Both libraries let some of the errors below them through: of names that are none, say.
             except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
                 raise TrackerError(proxy_trouble(self._config, error) or error_in_words(error)) from error
         raise TrackerError(f"more than {MAX_REDIRECTS} redirects")
 
-    def _request(self, session: "requests.Session", url: str, deadline: float) -> "requests.Response":
+    def _request(
+        self,
+        session: "requests.Session",
+        url: str,
+        deadline: float,
+        family: socket.AddressFamily | None,
+        aborts: Sequence[Abort],
+        stack: ExitStack,
+    ) -> "requests.Response":
+        from torrent_client.http_connection import WatchedAdapter
+
+        def watch(sock: socket.socket) -> None:
+            stack.enter_context(closing(sock))
+            for abort in aborts:
+                stack.enter_context(abort.watching(sock))
+
         left = max(0.1, deadline - time.monotonic())
-        timeouts = min(self._config.tracker_connect_timeout, left), min(self._config.tracker_read_timeout, left)
+        connect_timeout = min(self._config.tracker_connect_timeout, left)
+        found = endpoints(url, family) if self._config.allows_direct else []
+        adapter = WatchedAdapter(found, watch, connect_timeout)
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
         session.headers["User-Agent"] = USER_AGENT
+        timeouts = connect_timeout, min(self._config.tracker_read_timeout, left)
         proxies = requests_proxies(self._config)
         return session.get(url, timeout=timeouts, stream=True, allow_redirects=False, proxies=proxies)
+
+
+def _with_query(url: str, query: str) -> str:
+    return f"{url}{'&' if urlsplit(url).query else '?'}{query}"
 
 
 def parse_announce(body: bytes) -> AnnounceResponse:
@@ -209,6 +318,43 @@ def parse_announce(body: bytes) -> AnnounceResponse:
     Raises:
         TrackerError: it is none, or holds a `failure reason`.
     """
+    answer = _dictionary(body)
+    interval = _count(answer.get(b"interval"))
+    tracker_id = answer.get(b"tracker id")
+    warning = answer.get(b"warning message")
+    return AnnounceResponse(
+        peers=tuple(dict.fromkeys([*_peers(answer.get(b"peers")), *_compact(answer.get(b"peers6"), 16)])),
+        interval=float(1800 if interval is None else interval),
+        min_interval=float(_count(answer.get(b"min interval")) or 0),
+        seeders=_count(answer.get(b"complete")),
+        leechers=_count(answer.get(b"incomplete")),
+        tracker_id=tracker_id if isinstance(tracker_id, bytes) else None,
+        warning=_text(warning) if warning is not None else None,
+        external_ip=_address(answer.get(b"external ip")),
+    )
+
+
+def parse_scrape(body: bytes) -> dict[bytes, ScrapeCounts]:
+    """Read a tracker's answer to a scrape; entries that are none are left out, as are numbers below zero.
+
+    Args:
+        body: a bencoded dictionary.
+
+    Raises:
+        TrackerError: it is none, or holds a `failure reason`.
+    """
+    files = _dictionary(body).get(b"files")
+    if not isinstance(files, dict):
+        raise TrackerError("the answer to the scrape has no files")
+    return {
+        info_hash: ScrapeCounts(*(_count(entry.get(key)) or 0 for key in (b"complete", b"incomplete", b"downloaded")))
+        for info_hash, entry in files.items()
+        if isinstance(entry, dict)
+    }
+
+
+def _dictionary(body: bytes) -> dict[bytes, BencodeValue]:
+    """Decode an answer; a refusal becomes the error that it is."""
     try:
         answer = bencode_decode(body)
     except BencodeError as error:
@@ -221,53 +367,7 @@ def parse_announce(body: bytes) -> AnnounceResponse:
         minutes = answer.get(b"retry in")
         retry_in = 60.0 * minutes if isinstance(minutes, int) and 0 < minutes < 10_000 else None
         raise TrackerError(f"refused: {_text(failure)}", retry_in)
-    interval = _count(answer.get(b"interval"))
-    tracker_id = answer.get(b"tracker id")
-    warning = answer.get(b"warning message")
-    return AnnounceResponse(
-        peers=tuple(dict.fromkeys([*_peers(answer.get(b"peers")), *_compact(answer.get(b"peers6"), 16)])),
-        interval=float(1800 if interval is None else interval),
-        min_interval=float(_count(answer.get(b"min interval")) or 0),
-        seeders=_count(answer.get(b"complete")),
-        leechers=_count(answer.get(b"incomplete")),
-        tracker_id=tracker_id if isinstance(tracker_id, bytes) else None,
-        warning=_text(warning) if warning is not None else None,
-    )
-
-
-def check_tracker_url(url: str, *, looks_up: bool = True) -> None:
-    """Refuse URLs by which a torrent could make us talk to something that is no tracker.
-
-    Args:
-        url: what the torrent names.
-        looks_up: find out where host names lead; not where a proxy does that, past which nothing may go.
-
-    Raises:
-        TrackerError: another scheme than http and https, no host, or a path other than /announce on
-            this very machine (server-side request forgery against local services).
-    """
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise TrackerError(f"not a URL: {error}") from error
-    if parts.scheme not in ("http", "https"):
-        raise TrackerError(f"{parts.scheme or 'no'} trackers are not supported, only http and https; try --peer")
-    if not host:
-        raise TrackerError("the URL has no host")
-    path = unquote(parts.path)
-    if is_loopback(host, looks_up=looks_up) and (not path.startswith("/announce") or "/." in path):
-        raise TrackerError("a tracker on this machine must be at /announce")
-
-
-def _redirect(url: str, location: str, *, looks_up: bool = True) -> str:
-    """Return where a redirect leads, unless it leads from a public host to a private one."""
-    target = urljoin(url, location)
-    check_tracker_url(target, looks_up=looks_up)
-    if leads_inside(url, target, looks_up=looks_up):
-        host = urlsplit(target).hostname
-        raise TrackerError(f"redirected from a public host to a private one, {host}: not followed")
-    return target
+    return answer
 
 
 def _body(response: "requests.Response", deadline: float) -> bytes:
@@ -300,13 +400,17 @@ def _peers(value: BencodeValue | None) -> Iterator[PeerAddress]:
 
 
 def _compact(value: BencodeValue | None, address_size: int) -> Iterator[PeerAddress]:
-    """Read compact peers of `address_size` + 2 bytes; a cut one at the end is left out."""
+    return compact_peers(value, address_size) if isinstance(value, bytes) else iter(())
+
+
+def _address(value: BencodeValue | None) -> str | None:
+    """Read a packed IPv4 or IPv6 address (BEP 24); some trackers send it as text."""
     if not isinstance(value, bytes):
-        return
-    size = address_size + 2
-    for address, port in iter_unpack(f">{address_size}sH", value[: len(value) // size * size]):
-        if port:
-            yield PeerAddress(str(ipaddress.ip_address(address)), port)
+        return None
+    try:
+        return str(ipaddress.ip_address(value if len(value) in (4, 16) else value.decode("ascii", "replace")))
+    except ValueError:
+        return None
 
 
 def _count(value: BencodeValue | None) -> int | None:
