@@ -14,6 +14,7 @@ import pytest
 
 from tests.support import FakeClock, OpenResources, leaks_since, payload
 from torrent_client.errors import PortMappingError
+from torrent_client.local_discovery import LocalDiscovery
 from torrent_client.port_mapping import Gateway
 
 # A loaded machine makes single examples slow; pytest-timeout is what stops a test that hangs.
@@ -41,6 +42,19 @@ def no_router(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PortMappingError("none in tests")
 
     monkeypatch.setattr("torrent_client.session.find_upnp_gateway", none)
+
+
+class QuietDiscovery(LocalDiscovery):
+    """Neither announces nor listens."""
+
+    def start(self) -> None:
+        """Join no group."""
+
+
+@pytest.fixture(autouse=True)
+def no_local_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test tell the network that it runs in of its torrents."""
+    monkeypatch.setattr("torrent_client.session.LocalDiscovery", QuietDiscovery)
 
 
 @pytest.fixture(name="payload")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _MAIN = Path(__file__).parent.parent / "main.py"
+ALONE = ("--no-lsd", "--no-portmap")  # a download meets those only whom a test introduces to it
 _DESCRIPTORS = Path("/proc/self/fd")
 # Open for reasons that have nothing to do with the test: logs of the runner, and what the interpreter opens
 # once and keeps.
@@ -231,12 +232,12 @@ def running_client(tmp_path: Path, torrent: Path, directory: Path, *options: str
 
 @contextlib.contextmanager
 def running_command(tmp_path: Path, *arguments: str | Path) -> Iterator[ClientProcess]:
-    """Run `main.py` with these arguments, `--json` and a state directory; otherwise as `running_client`."""
+    """Run `main.py` with these arguments, `ALONE`, `--json` and a state directory; otherwise as `running_client`."""
     home, state = tmp_path / "home", tmp_path / "state"
     home.mkdir(exist_ok=True)
     number = len(list(tmp_path.glob("client-*.log"))) + 1
     log, output = tmp_path / f"client-{number}.log", tmp_path / f"client-{number}.json"
-    command = [sys.executable, _MAIN, *arguments, "--json", "--no-portmap", "--state-dir", state]
+    command = [sys.executable, _MAIN, *arguments, *ALONE, "--json", "--state-dir", state]
     env = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
     with running(command, log, stdout=output, cwd=tmp_path, env=env | {"HOME": str(home)}) as process:
         yield ClientProcess(process, output, log)

@@ -90,6 +90,13 @@ class Config:
     pex: bool = True
     """Whether peers of one torrent tell each other of more of them, see `peer_exchange`; never in private torrents."""
 
+    lsd: bool = False
+    """Whether we tell our own network which torrents we have, and hear others tell it, see `local_discovery`; never
+    of private torrents. The command line turns it on: a library that talks to a network unasked is a surprise."""
+
+    lsd_interfaces: tuple[str, ...] = ()
+    """Names of the networks that are told, such as `eth0`; all of them by default."""
+
     # --- requests --------------------------------------------------------------------------------
     initial_queue_depth: int = 16
     """Requests in flight to a new peer; grows by one a block (slow start, as libtorrent does)."""

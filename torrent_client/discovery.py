@@ -54,8 +54,14 @@ class PeerFinder(Protocol):
 class LocalFinder(Protocol):
     """The local network, as far as a torrent is concerned."""
 
-    def announce(self, info_hash: bytes) -> None:
-        """Say that we are here; returns at once."""
+    def announce(self, info_hash: bytes, on_peers: Callable[[Sequence[PeerAddress]], None]) -> None:
+        """Say that we are here, and from now on give peers that say so; returns at once."""
+
+    def forget(self, info_hash: bytes) -> None:
+        """Do neither any more."""
+
+    def state(self, info_hash: bytes) -> str:
+        """Return what came of it, in words."""
 
 
 class Services(NamedTuple):
@@ -120,8 +126,8 @@ class Discovery:
 
     def restrict(self) -> None:
         """Ask the trackers alone from now on: the torrent has turned out to be private (BEP 27)."""
+        self._leave_public()
         self._services = Services()
-        self._cancel_lookup()
 
     def start(self) -> None:
         """Begin, unless that has been done."""
@@ -145,7 +151,7 @@ class Discovery:
             hungry = DHT_HUNGRY_INTERVALS[min(self._hungry_lookups, len(DHT_HUNGRY_INTERVALS)) - 1]
             self._next_lookup = now + (DHT_INTERVAL if connected else hungry)
         if self._services.local and now >= self._next_shout:
-            self._services.local.announce(self._info_hash)
+            self._services.local.announce(self._info_hash, lambda peers: self._on_addresses(peers, "lsd"))
             self._next_shout = now + LOCAL_INTERVAL
 
     def completed(self) -> None:
@@ -154,7 +160,7 @@ class Discovery:
 
     def begin_stop(self) -> None:
         """Ask for no more, and let the trackers be told that we go; returns at once."""
-        self._cancel_lookup()
+        self._leave_public()
         self._announcer.begin_stop()
 
     def finish_stop(self) -> None:
@@ -164,6 +170,17 @@ class Discovery:
     def trackers(self) -> list[TrackerStatus]:
         """Return a copy of each tracker's status."""
         return self._announcer.statuses()
+
+    def local_state(self) -> str | None:
+        """Return what came of asking the local network, in words; None where it is not asked."""
+        local = self._services.local
+        return local.state(self._info_hash) if local else None
+
+    def _leave_public(self) -> None:
+        """Be found by nobody but the trackers' peers."""
+        self._cancel_lookup()
+        if self._services.local:
+            self._services.local.forget(self._info_hash)
 
     def _totals(self) -> Progress:
         return self._progress()

@@ -97,6 +97,8 @@ def picture(stats: TorrentStats, width: int, now: float) -> RenderableType:
         parts.append(_web_seed_table(stats.web_seeds))
     if stats.trackers:
         parts.append(_tracker_table(stats, now))
+    if stats.local_network:
+        parts.append(Text(f"local network: {stats.local_network}", style="dim"))
     title = Text(f" {printable(stats.name, max(20, width - 20))} ", style="bold")
     return Panel(Group(*parts), title=title, title_align="left", border_style="dim")
 

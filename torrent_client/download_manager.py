@@ -638,6 +638,7 @@ class DownloadManager:
             error=str(self._error) if self._error else None,
             ratio=share_ratio(self._earlier.uploaded + self.swarm.uploaded, self.pieces.wanted_progress().size),
             seeding=self._state is TorrentState.COMPLETE and self.options.seed and not self._stopping.is_set(),
+            local_network=self.discovery.local_state(),
         )
 
 

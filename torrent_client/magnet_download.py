@@ -184,6 +184,7 @@ class MagnetDownload:
             trackers=trackers,
             waiting_for=None if progress.offers else self._waiting_for(peers, trackers),
             error=str(self._error) if self._error else None,
+            local_network=self._discovery.local_state(),
         )
 
     def _waiting_for(self, peers: tuple[PeerStats, ...], trackers: tuple[TrackerStatus, ...]) -> str | None:

@@ -27,6 +27,7 @@ from torrent_client.discovery import Discovery, Services
 from torrent_client.download_manager import DownloadManager, DownloadOptions
 from torrent_client.errors import TorrentConflict
 from torrent_client.listener import Listener
+from torrent_client.local_discovery import LocalDiscovery
 from torrent_client.magnet import MagnetLink
 from torrent_client.magnet_download import MagnetDownload
 from torrent_client.port_mapping import PortMapper, PortMapStatus, find_upnp_gateway
@@ -63,10 +64,12 @@ class Session:
         self.config = config
         self.peer_id = generate_peer_id(rng)
         self.limits = Limits(RateLimiter(config.max_download_rate), RateLimiter(config.max_upload_rate))
-        self.services = Services()
         self._rng = rng
         self._listener = Listener(config) if config.allows_direct else None
         self._port_mapper = PortMapper(self.port, partial(find_upnp_gateway, config.portmap_interface))
+        is_local = config.lsd and config.allows_direct
+        self._local = LocalDiscovery(self.port, config.lsd_interfaces) if is_local else None
+        self.services = Services(local=self._local)
         self._slots = BoundedSemaphore(config.max_peers_total)
         self._changed = Event()
         self._torrents: list[Download] = []
@@ -89,6 +92,8 @@ class Session:
             self._listener.start()
             if self.config.portmap:
                 self._port_mapper.start()
+        if self._local:
+            self._local.start()
 
     def add(self, torrent: TorrentFile | MagnetLink, options: DownloadOptions) -> Download:
         """Start a torrent.
@@ -195,6 +200,8 @@ class Session:
             manager.begin_stop()
         if self._listener:
             self._listener.stop()
+        if self._local:
+            self._local.stop()
         with ThreadPoolExecutor(max(1, len(self._torrents)), thread_name_prefix="stop") as executor:
             stops = [executor.submit(manager.stop) for manager in self._torrents]
         self._port_mapper.finish_stop()

@@ -113,6 +113,7 @@ class TorrentStats:
         error: what ended it, in state `error`.
         ratio: bytes sent in all runs, in multiples of the torrent's size.
         seeding: complete, and there for others.
+        local_network: what came of asking our own network for peers, in words; None where it is not asked.
     """
 
     name: str
@@ -146,6 +147,7 @@ class TorrentStats:
     web_seeds: tuple[WebSeedStats, ...] = ()
     ratio: float = 0.0
     seeding: bool = False
+    local_network: str | None = None
 
 
 def waiting_reason(

@@ -23,7 +23,7 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    session = lt.session(_settings(options.listen) | _encryption(options.encryption))
+    session = lt.session(_settings(options.listen) | _encryption(options.encryption) | {"enable_lsd": options.lsd})
     handle = _add_torrent(session, options)
     for peer in options.peer:
         host, _, port = peer.rpartition(":")
@@ -37,7 +37,6 @@ def _settings(listen: str) -> "lt.settings_pack":
     return {
         "listen_interfaces": listen,
         "enable_dht": False,
-        "enable_lsd": False,
         "enable_upnp": False,
         "enable_natpmp": False,
         "enable_incoming_utp": False,  # slow on loopback
@@ -70,6 +69,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--listen", default="127.0.0.1:0", help="HOST:PORT; port 0 is any free one")
     parser.add_argument("--peer", action="append", default=[], help="HOST:PORT of a peer to connect to")
     parser.add_argument("--seed", action="store_true", help="the content is complete: no check, no download")
+    parser.add_argument("--lsd", action="store_true", help="find peers on the local network")
     parser.add_argument("--pex", action="store_true", help="exchange peers")
     parser.add_argument("--upload-limit", type=int, default=0, help="bytes per second; 0 is no limit")
     parser.add_argument("--encryption", choices=("", "rc4", "plaintext"), default="", help="all that it speaks")
@@ -81,7 +81,9 @@ def _add_torrent(session: lt.session, options: argparse.Namespace) -> lt.torrent
     parameters = lt.parse_magnet_uri(options.torrent) if is_link else lt.load_torrent_file(options.torrent)
     parameters.save_path = str(options.directory)
     parameters.flags &= ~(lt.torrent_flags.paused | lt.torrent_flags.auto_managed)
-    parameters.flags |= lt.torrent_flags.disable_dht | lt.torrent_flags.disable_lsd
+    parameters.flags |= lt.torrent_flags.disable_dht
+    if not options.lsd:
+        parameters.flags |= lt.torrent_flags.disable_lsd
     if not options.pex:
         parameters.flags |= lt.torrent_flags.disable_pex
     if options.seed:

@@ -24,7 +24,7 @@ from tests.integration.real_peers import (
     transmission_seeder,
     wait_until_ready,
 )
-from tests.support import payload, running_client
+from tests.support import ALONE, payload, running_client
 
 Seeder = Callable[[Path, MadeTorrent], AbstractContextManager[Peer]]
 Leech = Callable[[Path, str, Path], None]
@@ -48,7 +48,7 @@ def link_to(torrent: MadeTorrent, *parameters: str) -> str:
 def get(tmp_path: Path, link: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run our client on a link, as a user does, to its end."""
     places = ["-o", str(tmp_path / "out"), "--state-dir", str(tmp_path / "state"), "--port", "0"]
-    command = [sys.executable, str(MAIN), link, *places, *options]
+    command = [sys.executable, str(MAIN), link, *places, *ALONE, *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 

@@ -317,6 +317,7 @@ def _add_switches(group: argparse._ArgumentGroup) -> None:
     """Add what is on unless it is switched off."""
     group.add_argument("--no-portmap", action="store_true", help="do not ask the router to let peers in (UPnP)")
     group.add_argument("--no-pex", action="store_true", help="do not tell peers of each other, nor listen when they do")
+    group.add_argument("--no-lsd", action="store_true", help="do not look for peers on the local network")
 
 
 def _add_create_options(parser: argparse.ArgumentParser) -> None:

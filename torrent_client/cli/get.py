@@ -114,6 +114,7 @@ def config_of(options: Namespace) -> Config:
         pex=not options.no_pex,
         proxy=options.proxy or "",
         portmap=not options.no_portmap,
+        lsd=not options.no_lsd,
     )
 
 
