@@ -9,12 +9,14 @@ import pytest
 
 from tests.support import FakeClock, wait_until
 from torrent_client import local_discovery
+from torrent_client.config import Config
 from torrent_client.errors import ProtocolViolation
 from torrent_client.local_discovery import HEARD_A_SECOND, PEERS_COUNTED, ROUND_INTERVAL, LocalDiscovery
 from torrent_client.protocol.local_announce import MAX_DATAGRAM, MAX_INFO_HASHES, LocalAnnounce
 from torrent_client.tracker_client import PeerAddress
 
 ONE, TWO = b"\x01" * 20, b"\xab" * 20
+LOOPBACK = Config(lsd_interfaces=("lo",))
 GROUP = "239.192.152.143:6771"
 MESSAGE = (
     b"BT-SEARCH * HTTP/1.1\r\nHost: 239.192.152.143:6771\r\nPort: 6881\r\n"
@@ -95,7 +97,7 @@ class Room:
     def __init__(self, clock: FakeClock, networks: Sequence[str] = ("eth0",)) -> None:
         self.clock = clock
         self.found: list[PeerAddress] = []
-        self.finder = LocalDiscovery(6881, clock=clock)
+        self.finder = LocalDiscovery(6881, Config(), clock)
         self.channel = FakeChannel(networks)
         self.finder._channels = [cast(local_discovery._Channel, self.channel)]
 
@@ -214,10 +216,19 @@ def test_where_the_port_is_taken_it_is_off(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError(98, "Address already in use")
 
     monkeypatch.setattr(local_discovery, "_Channel", refuse)
-    finder = LocalDiscovery(6881)
+    finder = LocalDiscovery(6881, Config())
     finder.start()
     finder.announce(ONE, lambda _peers: None)
     assert finder.state(ONE) == "off: Address already in use"
+    finder.stop()
+
+
+def test_nothing_goes_past_a_proxy() -> None:
+    """It carries no multicast; the port that peers could call is not told either."""
+    finder = LocalDiscovery(0, Config(proxy="socks5://127.0.0.1:9"))
+    finder.start()
+    finder.announce(ONE, lambda _peers: None)
+    assert finder.state(ONE) == "off: the proxy carries no multicast"
     finder.stop()
 
 
@@ -226,7 +237,7 @@ def test_where_the_port_is_taken_it_is_off(monkeypatch: pytest.MonkeyPatch) -> N
 
 def loopback_multicast() -> bool:
     """Tell whether this machine sends multicast to itself."""
-    finder = LocalDiscovery(6881, ("lo",))
+    finder = LocalDiscovery(6881, LOOPBACK)
     finder.start()
     finder.announce(ONE, lambda _peers: None)
     try:
@@ -242,7 +253,7 @@ def test_two_clients_on_one_machine_hear_each_other() -> None:
         pytest.skip("no multicast on the loopback of this machine")
     shared, other = secrets.token_bytes(20), secrets.token_bytes(20)
     found: list[PeerAddress] = []
-    listener, caller = LocalDiscovery(1111, ("lo",)), LocalDiscovery(2222, ("lo",))
+    listener, caller = LocalDiscovery(1111, LOOPBACK), LocalDiscovery(2222, LOOPBACK)
     listener.start()
     caller.start()
     try:
@@ -263,7 +274,7 @@ def test_a_flood_is_left_to_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_discovery, "TICK", 5.0)
     shared = secrets.token_bytes(20)
     heard: list[PeerAddress] = []
-    finder = LocalDiscovery(1111, ("lo",))
+    finder = LocalDiscovery(1111, LOOPBACK)
     finder.start()
     try:
         finder.announce(shared, heard.extend)

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
 from typing import Final, TypeAlias
 
+from torrent_client.config import Config
 from torrent_client.errors import ProtocolViolation
 from torrent_client.protocol.local_announce import MAX_DATAGRAM, MAX_INFO_HASHES, LocalAnnounce
 from torrent_client.tracker_client import PeerAddress
@@ -69,14 +70,14 @@ class LocalDiscovery:
 
     Args:
         port: TCP port that we listen on.
-        interfaces: names of the networks to use; all by default.
+        config: which networks to use, and whether there is a proxy, past which nothing may go.
         clock: monotonic seconds.
     """
 
-    def __init__(self, port: int, interfaces: Sequence[str] = (), clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, port: int, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin with no torrent; nothing is opened before `start`."""
         self._port = port
-        self._interfaces = interfaces
+        self._config = config
         self._clock = clock
         self._cookie = os.urandom(4).hex()
         self._lock = Lock()
@@ -94,10 +95,13 @@ class LocalDiscovery:
 
     def start(self) -> None:
         """Join the groups; where that cannot be done, say so once and be quiet."""
+        if not self._config.allows_direct:
+            self._trouble = "off: the proxy carries no multicast"
+            return
         reasons = []
         for family, group in ((socket.AF_INET, IPV4_GROUP), (socket.AF_INET6, IPV6_GROUP)):
             try:
-                self._channels.append(_Channel(family, group, self._interfaces))
+                self._channels.append(_Channel(family, group, self._config.lsd_interfaces))
             except OSError as error:
                 reasons.append(error.strerror or str(error))
         if not self._channels:

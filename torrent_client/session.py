@@ -67,8 +67,7 @@ class Session:
         self._rng = rng
         self._listener = Listener(config) if config.allows_direct else None
         self._port_mapper = PortMapper(self.port, partial(find_upnp_gateway, config.portmap_interface))
-        is_local = config.lsd and config.allows_direct
-        self._local = LocalDiscovery(self.port, config.lsd_interfaces) if is_local else None
+        self._local = LocalDiscovery(self.port, config) if config.lsd else None
         self.services = Services(local=self._local)
         self._slots = BoundedSemaphore(config.max_peers_total)
         self._changed = Event()
