@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from tests.fake_peer import LOOPBACK, FakePeer, FakeServer, closed_port, metainfo, seeder, serving, torrent_of
@@ -380,6 +381,15 @@ def test_a_download_goes_through_a_socks_proxy_alone(
         assert len(peers) == sum(len(server.peers) for server in servers)
         assert set(direct) == {(LOOPBACK, proxy.port)}
     assert (tmp_path / file.name).read_bytes() == data
+
+
+def test_a_session_behind_a_proxy_opens_no_port(direct: list[object]) -> None:
+    """No listener, no port mapping, no search on the local network."""
+    before = set(psutil.Process().net_connections("inet"))
+    with Session(dataclasses.replace(through("socks5://127.0.0.1:1"), portmap=True)) as session:
+        assert session.port == 0
+        assert set(psutil.Process().net_connections("inet")) <= before
+    assert not direct
 
 
 def test_a_peer_that_only_we_could_reach_is_not_reached(

@@ -555,6 +555,7 @@ def rtorrent_seeder(
     *,
     host: str = "127.0.0.1",
     upload_limit: int = 0,
+    encryption: str = "",
 ) -> Iterator[Peer]:
     """Seed with rtorrent; the arguments are those of `aria2_seeder`."""
     folder = _new_folder(tmp_path, "rtorrent")
@@ -572,6 +573,7 @@ network.port_random.set = no
 throttle.global_up.max_rate.set = {upload_limit}
 dht.mode.set = disable
 protocol.pex.set = no
+protocol.encryption.set = allow_incoming,{"require,require_RC4" if encryption else "prefer_plaintext,enable_retry"}
 schedule2 = add, 0, 0, "load.start_verbose={tracked.path}"
 log.open_file = "errors", {folder / "rtorrent.log"}
 log.add_output = "error", "errors"
@@ -579,7 +581,7 @@ log.add_output = "error", "errors"
     )
     command = [require_program("rtorrent"), "-n", "-o", f"import={folder / 'rtorrent.rc'}"]
     with running(command, folder / "rtorrent.log", cwd=folder) as process:
-        peer = Peer("rtorrent", host, port, process, folder / "rtorrent.log")
+        peer = Peer("rtorrent", host, port, process, folder / "rtorrent.log", encryption)
         wait_until_ready(peer, lambda: has_everything(peer, torrent))
         yield peer
 

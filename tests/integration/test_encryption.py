@@ -18,6 +18,7 @@ from tests.integration.real_peers import (
     libtorrent_seeder,
     make_torrent,
     opentracker,
+    rtorrent_seeder,
     transmission_leech,
     transmission_seeder,
     wait_until_ready,
@@ -58,6 +59,8 @@ def assert_downloads(client: ClientProcess, torrent: MadeTorrent, downloads: Pat
         (libtorrent_seeder, "require"),
         (aria2_seeder, "allow"),
         (aria2_seeder, "require"),
+        (rtorrent_seeder, "allow"),
+        (rtorrent_seeder, "require"),
         (transmission_seeder, "allow"),  # once, because it makes us wait for 10 s
     ],
 )
