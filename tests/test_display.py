@@ -11,9 +11,9 @@ from rich.console import Console
 
 from tests.support import FakeClock
 from torrent_client.announcer import TrackerStatus
-from torrent_client.display import PEERS_SHOWN, TRACKERS_SHOWN, LiveView, overview, picture, piece_map
+from torrent_client.display import PEERS_SHOWN, TRACKERS_SHOWN, WEB_SEEDS_SHOWN, LiveView, overview, picture, piece_map
 from torrent_client.piece_table import PieceState
-from torrent_client.stats import PeerStats, TorrentState, TorrentStats
+from torrent_client.stats import PeerStats, TorrentState, TorrentStats, WebSeedStats
 from torrent_client.text import format_rate
 from torrent_client.views import LINE_INTERVAL, LineView, SilentView, summary_line
 
@@ -72,6 +72,7 @@ def snapshot(**changes: object) -> TorrentStats:
         "banned": 1,
         "peers": (peer(1), peer(2)),
         "trackers": (tracker(1),),
+        "web_seeds": (),
         "piece_states": bytes([3] * 341 + [1] * 10 + [0] * 673),
         "waiting_for": None,
         "error": None,
@@ -160,6 +161,29 @@ def test_encrypted_peers_are_marked() -> None:
     """Those by RC4, and no others."""
     text = drawn(picture(snapshot(peers=(peer(1, encrypted=True), peer(2))), 120, 0.0), 120)
     assert ["RC4" in line for line in text.splitlines() if "qBittorrent" in line] == [False, True]
+
+
+def web_seed(number: int, **changes: object) -> WebSeedStats:
+    """Return a web seed that sends."""
+    seed = WebSeedStats(f"http://w{number}.example/", "sending", None, 0, None, 512, 10, float(number * MIB), 1)
+    return dataclasses.replace(seed, **changes)  # type: ignore[arg-type]
+
+
+def test_web_seeds_tell_what_they_do_and_when_they_are_asked_next() -> None:
+    """Speeds, errors, pauses; how many more there are; no control codes."""
+    web_seeds = (
+        web_seed(3),
+        web_seed(2, state="failing", error="HTTP 404 Not Found", next_try_in=90.0),
+        web_seed(1, url=HOSTILE, error=HOSTILE),
+        *(web_seed(number) for number in range(4, 8)),
+    )
+    text = drawn(picture(snapshot(web_seeds=web_seeds), 120, 1000.0), 120)
+    assert "3.00 MiB/s" in text
+    assert "failing: HTTP 404 Not Found" in text
+    assert "1 min 30 s" in text
+    assert "\x1b[2J" not in text
+    assert f"and {7 - WEB_SEEDS_SHOWN} more" in text
+    assert "7 web seed(s)" in summary_line(snapshot(web_seeds=web_seeds))
 
 
 def test_trackers_tell_what_they_said_and_when_they_are_asked_next() -> None:

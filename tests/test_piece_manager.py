@@ -829,6 +829,16 @@ def test_of_equally_rare_pieces_a_suggested_one_comes_first() -> None:
     assert blocks_of(lab.ask("b", depth=1)) == [(0, 0)]
 
 
+def test_who_prefers_runs_gets_neighbours() -> None:
+    """From the first piece on, as long as they are among the rarest."""
+    lab = Lab(pieces=8, blocks=2)
+    lab.manager.add_peer("web", prefers_runs=True)
+    lab.manager.peer_has_all("web", bits(range(8)))
+    assert blocks_of(lab.ask("web", depth=6)) == [(piece, block) for piece in (0, 1, 2) for block in (0, 1)]
+    lab.join("peer", pieces=[3, 4, 5, 6])
+    assert {piece for piece, _ in blocks_of(lab.ask("web", depth=8))} == {7}
+
+
 @pytest.mark.parametrize("index", [8, 2**32 - 1])
 def test_a_suggested_piece_outside_the_torrent_is_a_violation(index: int) -> None:
     """As with `have`."""

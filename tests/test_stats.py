@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from torrent_client.announcer import TrackerStatus
-from torrent_client.stats import PeerStats, TorrentState, seeding_reason, waiting_reason
+from torrent_client.stats import PeerStats, TorrentState, WebSeedStats, seeding_reason, waiting_reason
 
 NOW = 1000.0
 
@@ -42,9 +42,10 @@ def reason(
     connecting: int = 0,
     known_peers: int = 0,
     next_dial_in: float | None = None,
+    web_seeds: tuple[WebSeedStats, ...] = (),
 ) -> str:
     """Return the reason, with nothing going on but for what a test says."""
-    return waiting_reason(connected, trackers, connecting, known_peers, next_dial_in, NOW)
+    return waiting_reason(connected, trackers, connecting, known_peers, next_dial_in, NOW, web_seeds)
 
 
 @pytest.mark.parametrize(
@@ -161,3 +162,35 @@ def test_states_are_their_own_text() -> None:
         "stopped",
         "error",
     ]
+
+
+def web_seed(name: str, state: str, error: str | None = None, next_try_in: float | None = None) -> WebSeedStats:
+    """Return a web seed in some state."""
+    return WebSeedStats(f"http://{name}/", state, error, 0, next_try_in, 1, 0, 0.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("web_seeds", "told"),
+    [
+        ([web_seed("a", "asking")], "waiting for the first bytes from 1 web seed"),
+        (
+            [web_seed("a", "failing", "HTTP 404", 3600.0)],
+            "nothing from the web seed: HTTP 404; asking again in 1 h 0 min",
+        ),
+        (
+            [
+                web_seed("a", "banned", "it lied"),
+                web_seed("b", "failing", "no", 5.0),
+                web_seed("c", "failing", "so", 9.0),
+            ],
+            "nothing from 3 web seeds, http://b/: no; asking again in 5 s",
+        ),
+        ([web_seed("a", "banned", "it lied")], "nothing more from the web seed: it lied"),
+        ([web_seed("a", "idle")], "nothing more from the web seed: idle"),
+    ],
+)
+def test_web_seeds_are_the_reason_where_there_are_any(web_seeds: list[WebSeedStats], told: str) -> None:
+    """By themselves, or beside a tracker that gives no peers."""
+    assert reason(web_seeds=tuple(web_seeds)) == told
+    with_tracker = reason(trackers=(tracker("t", error="dead"),), web_seeds=tuple(web_seeds))
+    assert with_tracker in (told, f"no peers from http://t/announce: dead; asking again in 1 min 0 s; {told}")

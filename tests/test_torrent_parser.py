@@ -97,12 +97,14 @@ def test_all_optional_fields_are_read() -> None:
         comment="Hello",
         **{"created by": "mktorrent", "creation date": 1_700_000_000},
         **{"url-list": ["http://a.example/", b"http://a.example/", "", "http://b.example/"]},
+        httpseeds="http://c.example/seed.php",
         nodes=[["router.example", 6881], ["::1", 1], ["", 1], ["x", 0], ["x", 65_536], ["x"], 7, [7, 7]],
     )
     assert (torrent.comment, torrent.created_by, torrent.source) == ("Hello", "mktorrent", "SITE")
     assert torrent.creation_date == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
     assert torrent.is_private
     assert torrent.web_seeds == ("http://a.example/", "http://b.example/")
+    assert torrent.http_seeds == ("http://c.example/seed.php",)
     assert torrent.nodes == (("router.example", 6881), ("::1", 1))
 
 

@@ -284,6 +284,56 @@ def test_redirects_are_followed_and_remembered(tmp_path: Path, status: int) -> N
     assert len(mirror.requests) > 1
 
 
+def test_where_a_redirect_led_to_may_be_gone(tmp_path: Path) -> None:
+    """Signed URLs expire: the first server is asked again, and leads to the next mirror."""
+    with WebServer(FILES, once_then_gone) as first, WebServer(FILES) as second:
+        targets = iter([first.url, second.url])
+        with (
+            WebServer({}, lambda exchange: exchange.send(302, Location=next(targets) + "file.bin")) as server,
+            download(tmp_path, with_seeds(server.url)) as manager,
+        ):
+            assert_complete(manager, tmp_path)
+            assert the_seed(manager).failures == 0
+    assert [len(server.requests), len(first.requests)] == [2, 2]
+
+
+def once_then_gone(exchange: Exchange) -> None:
+    """Serve one range, and refuse the next."""
+    if len(exchange.server.owner.requests) == 1:
+        exchange.serve()
+    else:
+        exchange.send(403)
+
+
+def in_chunks(exchange: Exchange) -> None:
+    """Answer without a length, in chunks."""
+    assert exchange.file
+    assert exchange.range
+    start, end = exchange.range
+    exchange.send_response(206)
+    exchange.send_header("Transfer-Encoding", "chunked")
+    exchange.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(exchange.file)}")
+    exchange.end_headers()
+    for place in range(start, end, 10_000):
+        chunk = exchange.file[place : min(end, place + 10_000)]
+        exchange.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+    exchange.wfile.write(b"0\r\n\r\n")
+
+
+def closing_each(exchange: Exchange) -> None:
+    """Serve, and close the connection each time, as old servers do."""
+    exchange.close_connection = True
+    exchange.serve()
+
+
+@pytest.mark.parametrize("script", [in_chunks, closing_each])
+def test_other_ways_of_http(tmp_path: Path, script: Callable[[Exchange], None]) -> None:
+    """All that a server may do is understood."""
+    with WebServer(FILES, script) as server, download(tmp_path, with_seeds(server.url)) as manager:
+        assert_complete(manager, tmp_path)
+        assert the_seed(manager).failures == 0
+
+
 def test_redirects_without_end_are_given_up(tmp_path: Path) -> None:
     """A circle leads nowhere."""
     with (

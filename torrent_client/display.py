@@ -281,7 +281,12 @@ def _web_seed_table(web_seeds: Sequence[WebSeedStats]) -> RenderableType:
         said = f"{seed.state}: {seed.error}" if seed.error else seed.state
         style = "red" if seed.error else _STATE_STYLES.get(seed.state, "dim")
         wait = "-" if seed.next_try_in is None else format_duration(seed.next_try_in)
-        table.add_row(Text(printable(seed.url, 80)), Text(said, style=style), format_rate(seed.download_rate), wait)
+        table.add_row(
+            Text(printable(seed.url, 80)),
+            Text(printable(said, 500), style=style),
+            format_rate(seed.download_rate),
+            wait,
+        )
     if len(web_seeds) > WEB_SEEDS_SHOWN:
         table.add_row(Text(f"and {len(web_seeds) - WEB_SEEDS_SHOWN} more", style="dim"))
     return table

@@ -213,8 +213,18 @@ class HttpFetcher:
             self.skipped += len(answer.read(min(start - answer.position, SKIP_SIZE)))
 
     def _asked(self, wanted: WebRange) -> _Answer:
-        """Send a request, following a few redirects, and return the answer at the first wanted byte."""
-        url = self._moved.get(wanted.url, wanted.url)
+        """Send a request, to where the last one was led, and return the answer at the first wanted byte."""
+        moved = self._moved.pop(wanted.url, None)
+        if moved:
+            try:
+                return self._follow(moved, wanted)
+            except (WebSeedError, *_ERRORS):
+                if self._is_interrupted:
+                    raise
+        return self._follow(wanted.url, wanted)  # it may lead elsewhere by now: signed URLs expire, mirrors go
+
+    def _follow(self, url: str, wanted: WebRange) -> _Answer:
+        """Send a request, following a few redirects."""
         for _ in range(MAX_REDIRECTS + 1):
             response = self._get(url, wanted)
             try:
@@ -222,14 +232,14 @@ class HttpFetcher:
                 if target is None:
                     answer = self._checked(response, wanted)
                     self._skip(answer, wanted.start)
+                    if url != wanted.url and len(self._moved) < MAX_REDIRECTS_KEPT:
+                        self._moved[wanted.url] = url
                     return answer
                 url = _redirected(url, target, looks_up=self._config.allows_direct)
             except BaseException:
                 response.close()
                 raise
             response.close()
-            if len(self._moved) < MAX_REDIRECTS_KEPT:
-                self._moved[wanted.url] = url
         raise WebSeedError(f"more than {MAX_REDIRECTS} redirects", is_lasting=True)
 
     def _get(self, url: str, wanted: WebRange) -> requests.Response:

@@ -191,6 +191,12 @@ def waiting_reason(
         return f"asking {asking[0].url} for peers"
     if web_seeds and not trackers:
         return _waiting_for_web_seeds(web_seeds)
+    reason = _waiting_for_trackers(trackers, now)
+    return f"{reason}; {_waiting_for_web_seeds(web_seeds)}" if web_seeds else reason
+
+
+def _waiting_for_trackers(trackers: tuple[TrackerStatus, ...], now: float) -> str:
+    """Return what keeps the trackers from giving us peers."""
     if not trackers:
         return "no peers: the torrent names no tracker, and none were given with --peer"
     soonest = min(trackers, key=lambda tracker: tracker.next_announce)
@@ -233,7 +239,7 @@ def _waiting_for_web_seeds(web_seeds: tuple[WebSeedStats, ...]) -> str:
     soonest = min(web_seeds, key=lambda seed: (seed.next_try_in is None, seed.next_try_in))
     what = "the web seed" if len(web_seeds) == 1 else f"{_count(len(web_seeds), 'web seed')}, {soonest.url}"
     if soonest.next_try_in is None:
-        return f"no peers, and nothing more from {what}: {soonest.error or soonest.state}"
+        return f"nothing more from {what}: {soonest.error or soonest.state}"
     return f"nothing from {what}: {soonest.error}; asking again in {format_duration(soonest.next_try_in)}"
 
 

@@ -100,6 +100,8 @@ def summary_line(stats: TorrentStats) -> str:
     percent = f"{percent_done(stats):.1f} % of {format_size(stats.size)}{chosen}"
     speeds = f"down {format_rate(stats.download_rate)}, up {format_rate(stats.upload_rate)}"
     line = f"{name}: {state_name(stats)}, {percent}, {speeds}, {len(stats.peers)} peer(s)"
+    if stats.web_seeds:
+        line += f", {len(stats.web_seeds)} web seed(s)"
     if stats.seeding:
         line += f", ratio {stats.ratio:.2f}"
     if stats.eta is not None:

@@ -53,6 +53,7 @@ def facts(torrent: TorrentFile) -> dict[str, Any]:
         "pieces": torrent.piece_count,
         "trackers": torrent.trackers,
         "web_seeds": torrent.web_seeds,
+        "http_seeds": torrent.http_seeds,
         "nodes": torrent.nodes,
         "private": torrent.is_private,
         "hybrid": torrent.is_hybrid,
@@ -79,7 +80,7 @@ def _summary(torrent: TorrentFile) -> list[str]:
     for number, tier in enumerate(torrent.trackers, 1):
         lines.append(f"tier {number}:   {', '.join(printable(url) for url in tier)}")
     optional = {
-        "web seeds": ", ".join(torrent.web_seeds),
+        "web seeds": ", ".join((*torrent.web_seeds, *torrent.http_seeds)),
         "comment": torrent.comment,
         "made by": torrent.created_by,
         "made on": torrent.creation_date and f"{torrent.creation_date:%Y-%m-%d %H:%M} UTC",
