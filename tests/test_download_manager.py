@@ -1355,6 +1355,6 @@ def test_waiters_are_woken_by_the_end(tmp_path: Path) -> None:
     """The display does not wait for its next picture."""
     with download(tmp_path, config=change(QUICK, stop_after_idle=0.1)) as manager:
         begin = time.monotonic()
-        manager.wait_for_change(5)
+        assert manager.wait(5)
         assert manager.state is TorrentState.ERROR
         assert time.monotonic() - begin < 3

@@ -56,7 +56,7 @@ def prepared(tmp_path: Path, contents: bytes) -> DownloadManager:
     manager = DownloadManager(torrent, DownloadOptions(tmp_path / "out"), bytes(20), 0, Config(), rng=Random(1))
     manager.start()
     while manager.state in (TorrentState.STARTING, TorrentState.CHECKING):
-        manager.wait_for_change(0.01)
+        manager.wait(0.01)
     manager.stop()
     return manager
 

@@ -8,7 +8,7 @@ from typing import TextIO
 
 import pytest
 
-from torrent_client.cli.keyboard import HIGHEST_RATE, LOWEST_RATE, Keyboard, describe, obey
+from torrent_client.cli.keyboard import HIGHEST_RATE, LOWEST_RATE, Keyboard, LimitKeys, describe, obey
 from torrent_client.config import MIB
 from torrent_client.rate_limiter import Limits, RateLimiter
 
@@ -89,4 +89,21 @@ def test_other_keys_mean_nothing() -> None:
     """A cat may walk over the keyboard."""
     limits = Limits()
     obey("xyz\x1b[A 1\n", limits, 1.0, 1.0)
-    assert describe(limits) == "limits: ↓ none  ↑ none"
+    assert describe(limits) == "↓ none  ↑ none"
+
+
+def test_a_key_chooses_whose_limits_the_others_change() -> None:
+    """All torrents together, the first, the second, and all again; each begins below its own speed."""
+    session, first, second = Limits(), Limits(), Limits()
+    keys = LimitKeys(session, [first, second])
+    rates, names = [(MIB, 0), (3 * MIB, 0)], ["a.iso", "b\x1b.iso"]
+    keys.press("d", rates)
+    assert session.download.rate == 2 * MIB
+    assert keys.describe(names).startswith("limits: ↓ 2")
+    keys.press("ttd", rates)
+    assert (first.download.rate, second.download.rate) == (0, 2 * MIB)
+    assert keys.describe(names).startswith("limits of b\N{REPLACEMENT CHARACTER}.iso: ↓ 2")
+    keys.press("ttd", rates)
+    assert first.download.rate == 512 * 1024
+    keys.press("ttD", rates)
+    assert session.download.rate == 4 * MIB

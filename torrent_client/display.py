@@ -140,8 +140,8 @@ def _torrent_row(stats: TorrentStats) -> list[RenderableType]:
         Text(state_name(stats), style=style),
         ProgressBar(total=max(total, 1), completed=done if total else 1, complete_style=style),
         f"{100 * done / total if total else 100:.1f} %",
-        format_rate(stats.download_rate),
-        format_rate(stats.upload_rate),
+        format_rate(stats.download_rate) + _limit(stats.max_download_rate),
+        format_rate(stats.upload_rate) + _limit(stats.max_upload_rate),
         f"{stats.ratio:.2f}",
         str(len(stats.peers)),
         format_duration(stats.eta) if stats.eta is not None else "-",
@@ -225,8 +225,8 @@ def _numbers(stats: TorrentStats, width: int) -> RenderableType:
     connecting = f", {stats.connecting} connecting" if stats.connecting else ""
     banned = f", {stats.banned} banned" if stats.banned else ""
     figures = (
-        f"↓ {format_rate(stats.download_rate)}",
-        f"↑ {format_rate(stats.upload_rate)}",
+        f"↓ {format_rate(stats.download_rate)}{_limit(stats.max_download_rate)}",
+        f"↑ {format_rate(stats.upload_rate)}{_limit(stats.max_upload_rate)}",
         f"left {eta}",
         f"pieces {stats.pieces_done:,}/{stats.pieces_wanted:,}",
         f"size {format_size(stats.size)}{chosen}",
@@ -237,6 +237,10 @@ def _numbers(stats: TorrentStats, width: int) -> RenderableType:
     # Lines are broken between figures, never within one.
     joined = "   ".join(figure.replace(" ", "\N{NO-BREAK SPACE}") for figure in figures)
     return Text(textwrap.fill(joined, width, break_long_words=False).replace("\N{NO-BREAK SPACE}", " "))
+
+
+def _limit(rate: float) -> str:
+    return f" of {format_rate(rate)}" if rate else ""
 
 
 def _peer_table(stats: TorrentStats) -> RenderableType:

@@ -86,6 +86,7 @@ class DownloadOptions:
         given_peers: addresses to dial at once.
         web_seeds: URLs of servers that have the files (BEP 19), beside those that the torrent names.
         goals: what ends seeding.
+        max_download_rate, max_upload_rate: bytes per second of this torrent, within the session's; 0 for no limit.
         read_only: only serve what is there, and change nothing of it; an error if it is not complete.
         save_torrent: write the .torrent file of a magnet link into `output`.
         metadata_only: of a magnet link, get the metadata and no more.
@@ -100,6 +101,8 @@ class DownloadOptions:
     given_peers: tuple[PeerAddress, ...] = ()
     web_seeds: tuple[str, ...] = ()
     goals: SeedingGoals = field(default_factory=SeedingGoals)
+    max_download_rate: float = 0.0
+    max_upload_rate: float = 0.0
     read_only: bool = False
     save_torrent: bool = False
     metadata_only: bool = False
@@ -240,11 +243,6 @@ class DownloadManager:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the download is complete, has failed or was stopped; tell whether it is so."""
         return self._ended.wait(timeout)
-
-    def wait_for_change(self, timeout: float) -> None:
-        """Wait for `timeout` seconds, or until the state changes if that is sooner."""
-        self._changed.wait(timeout)
-        self._changed.clear()
 
     @property
     def seconds(self) -> float:
@@ -639,6 +637,8 @@ class DownloadManager:
             ratio=share_ratio(self._earlier.uploaded + self.swarm.uploaded, self.pieces.wanted_progress().size),
             seeding=self._state is TorrentState.COMPLETE and self.options.seed and not self._stopping.is_set(),
             local_network=self.discovery.local_state(),
+            max_download_rate=self.limits.download.rate,
+            max_upload_rate=self.limits.upload.rate,
         )
 
 

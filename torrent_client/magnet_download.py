@@ -32,6 +32,7 @@ from torrent_client.file_selection import FileSelection
 from torrent_client.magnet import MagnetLink, metainfo
 from torrent_client.metadata_download import MetadataDownload
 from torrent_client.protocol.messages import Handshake
+from torrent_client.rate_limiter import Limits
 from torrent_client.stats import PeerStats, TorrentState, TorrentStats, waiting_reason
 from torrent_client.torrent_parser import TorrentFile
 from torrent_client.tracker_client import PeerAddress
@@ -64,6 +65,7 @@ class MagnetDownload:
         make_manager: makes the second stage.
         slots: one for each connection that all torrents of a session may have together.
         changed: is set when the download ends, in whatever way.
+        limits: bytes per second of this torrent.
         clock: monotonic seconds.
     """
 
@@ -78,6 +80,7 @@ class MagnetDownload:
         make_manager: MakeManager,
         slots: BoundedSemaphore,
         changed: Event,
+        limits: Limits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Build the first stage; `start` brings it to life."""
@@ -88,6 +91,7 @@ class MagnetDownload:
         self._discovery = discovery
         self._make_manager = make_manager
         self._changed = changed
+        self.limits = limits
         self._clock = clock
         self._started_at = clock()
         self._stage = MetadataDownload(link.info_hash, peer_id, port, config, discovery, slots, clock)
@@ -185,6 +189,8 @@ class MagnetDownload:
             waiting_for=None if progress.offers else self._waiting_for(peers, trackers),
             error=str(self._error) if self._error else None,
             local_network=self._discovery.local_state(),
+            max_download_rate=self.limits.download.rate,
+            max_upload_rate=self.limits.upload.rate,
         )
 
     def _waiting_for(self, peers: tuple[PeerStats, ...], trackers: tuple[TrackerStatus, ...]) -> str | None:

@@ -115,6 +115,6 @@ class Limits:
     download: RateLimiter = field(default_factory=RateLimiter)
     upload: RateLimiter = field(default_factory=RateLimiter)
 
-    def nested(self) -> "Limits":
-        """Return limits of their own, none at first, that lie within these."""
-        return Limits(RateLimiter(parent=self.download), RateLimiter(parent=self.upload))
+    def nested(self, download: float = 0.0, upload: float = 0.0) -> "Limits":
+        """Return limits of their own, in bytes per second, that lie within these."""
+        return Limits(RateLimiter(download, parent=self.download), RateLimiter(upload, parent=self.upload))

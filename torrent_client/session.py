@@ -127,9 +127,10 @@ class Session:
 
     def _download(self, job: Job) -> Download:
         torrent, options = job
+        limits = self.limits.nested(options.max_download_rate, options.max_upload_rate)
         if isinstance(torrent, TorrentFile):
             discovery = self._discovery(torrent.info_hash, torrent.trackers, is_private=torrent.is_private)
-            return self._manager(torrent, options, discovery)
+            return self._manager(limits, torrent, options, discovery)
         trackers = [[url] for url in torrent.trackers]
         return MagnetDownload(
             torrent,
@@ -138,13 +139,14 @@ class Session:
             self.port,
             self.config,
             self._discovery(torrent.info_hash, trackers),
-            self._manager_of_magnet,
+            partial(self._manager_of_magnet, limits),
             self._slots,
             self._changed,
+            limits,
         )
 
     def _manager_of_magnet(
-        self, torrent: TorrentFile, options: DownloadOptions, discovery: Discovery
+        self, limits: Limits, torrent: TorrentFile, options: DownloadOptions, discovery: Discovery
     ) -> DownloadManager:
         """Make the second stage of a magnet link, now that its files are known; on the link's own thread.
 
@@ -155,18 +157,20 @@ class Session:
         with self._owners_lock:
             owners = dict(self._owners)
             _claim_files(owners, Job(torrent, options), torrent)
-            manager = self._manager(torrent, options, discovery)
+            manager = self._manager(limits, torrent, options, discovery)
             self._owners = owners
         return manager
 
-    def _manager(self, torrent: TorrentFile, options: DownloadOptions, discovery: Discovery) -> DownloadManager:
+    def _manager(
+        self, limits: Limits, torrent: TorrentFile, options: DownloadOptions, discovery: Discovery
+    ) -> DownloadManager:
         return DownloadManager(
             torrent,
             options,
             self.peer_id,
             self.port,
             self.config,
-            self.limits.nested(),
+            limits,
             self._rng,
             slots=self._slots,
             changed=self._changed,

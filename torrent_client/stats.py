@@ -114,6 +114,7 @@ class TorrentStats:
         ratio: bytes sent in all runs, in multiples of the torrent's size.
         seeding: complete, and there for others.
         local_network: what came of asking our own network for peers, in words; None where it is not asked.
+        max_download_rate, max_upload_rate: bytes per second that this torrent may have, 0 for no limit of its own.
     """
 
     name: str
@@ -148,6 +149,8 @@ class TorrentStats:
     ratio: float = 0.0
     seeding: bool = False
     local_network: str | None = None
+    max_download_rate: float = 0.0
+    max_upload_rate: float = 0.0
 
 
 def waiting_reason(

@@ -264,14 +264,7 @@ def _add_peer_options(parser: argparse.ArgumentParser) -> None:
     )
     _add_connection_options(peers)
     _add_switches(peers)
-    for direction, verb in (("download", "take"), ("upload", "give")):
-        peers.add_argument(
-            f"--max-{direction}-rate",
-            type=parse_rate,
-            default=0.0,
-            metavar="RATE",
-            help=f"bytes per second to {verb} at most, such as 500K or 2M (default: no limit)",
-        )
+    _add_limits(peers)
     files = parser.add_argument_group("which files")
     files.add_argument("-S", "--list-files", action="store_true", help="print number, size and path of each and exit")
     files.add_argument(
@@ -318,6 +311,18 @@ def _add_switches(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--no-portmap", action="store_true", help="do not ask the router to let peers in (UPnP)")
     group.add_argument("--no-pex", action="store_true", help="do not tell peers of each other, nor listen when they do")
     group.add_argument("--no-lsd", action="store_true", help="do not look for peers on the local network")
+
+
+def _add_limits(group: argparse._ArgumentGroup) -> None:
+    for scope, whose in (("", "by all torrents together"), ("torrent-", "by each torrent")):
+        for direction, verb in (("download", "taken"), ("upload", "given")):
+            group.add_argument(
+                f"--max-{scope}{direction}-rate",
+                type=parse_rate,
+                default=0.0,
+                metavar="RATE",
+                help=f"bytes per second {verb} at most {whose}, such as 500K or 2M (default: no limit)",
+            )
 
 
 def _add_create_options(parser: argparse.ArgumentParser) -> None:

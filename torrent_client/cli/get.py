@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 from torrent_client.cli.exit_codes import ExitCode, exit_code
-from torrent_client.cli.keyboard import HELP, Keyboard, describe, obey
+from torrent_client.cli.keyboard import HELP, Keyboard, LimitKeys
 from torrent_client.config import Config
 from torrent_client.download_manager import DownloadOptions
 from torrent_client.errors import MetainfoError
@@ -93,6 +93,8 @@ def _choices(options: Namespace) -> DownloadOptions:
         given_peers=tuple(options.peer),
         web_seeds=tuple(options.web_seed),
         goals=goals_of(options),
+        max_download_rate=options.max_torrent_download_rate,
+        max_upload_rate=options.max_torrent_upload_rate,
         save_torrent=options.save_torrent or options.metadata_only,
         metadata_only=options.metadata_only or options.list_files,
     )
@@ -211,12 +213,13 @@ def _watch(session: Session, managers: Sequence[Download], options: Namespace, i
     """Show the torrents until each is complete (unless it seeds) or has failed, or the user has had enough."""
     interval = JSON_INTERVAL if options.json else REFRESH
     told: set[Download] = set()
+    limit_keys = LimitKeys(session.limits, [manager.limits for manager in managers])
     with _view(options) as view, _keyboard(view) as keyboard:
         while interruption.signal is None and not all(manager.is_over for manager in managers):
             snapshots = [(manager, manager.is_over, manager.stats()) for manager in managers]
             keys = f"   ({HELP})" if keyboard.is_there else ""
             place = f"port {session.port} ({session.portmap})" if session.port else "through a proxy"
-            view.note = f"{place}   {describe(session.limits)}{keys}"
+            view.note = f"{place}   {limit_keys.describe([stats.name for _, _, stats in snapshots])}{keys}"
             view.show(*(stats for _, _, stats in snapshots))
             for manager, is_over, stats in snapshots:
                 if is_over:
@@ -226,8 +229,8 @@ def _watch(session: Session, managers: Sequence[Download], options: Namespace, i
                 if is_over:
                     told.add(manager)
             _pause(session, interval, interruption)
-            rates = ((stats.download_rate, stats.upload_rate) for _, _, stats in snapshots)
-            obey(keyboard.pressed(), session.limits, *map(sum, zip(*rates, strict=True)))
+            rates = [(stats.download_rate, stats.upload_rate) for _, _, stats in snapshots]
+            limit_keys.press(keyboard.pressed(), rates)
         view.note = ""
         view.show(*(manager.stats() for manager in managers))
 
@@ -262,7 +265,8 @@ def _as_values(kind: str, stats: TorrentStats, session: Session) -> dict[str, An
     """Return a snapshot as values that JSON knows; the piece states only as their counts."""
     value = dataclasses.asdict(stats)
     del value["piece_states"]
-    return {"type": kind, **value, "portmap": session.portmap.as_values()}
+    limits = {"max_download_rate": session.limits.download.rate, "max_upload_rate": session.limits.upload.rate}
+    return {"type": kind, **value, "all_torrents": limits, "portmap": session.portmap.as_values()}
 
 
 def _print_json(value: dict[str, Any]) -> None:

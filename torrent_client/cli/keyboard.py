@@ -1,6 +1,7 @@
 """Keys that change the rate limits while the display runs.
 
     d D    lower, raise the download limit        u U    lower, raise the upload limit
+    t      whose: of all torrents together, of the first one, the second one ...
 
 Lowering a limit that does not hold yet begins just below the present speed; raising the highest lifts it.
 
@@ -11,13 +12,14 @@ Lock: none.
 
 import os
 import select
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TextIO
 
 from torrent_client.config import KIB
 from torrent_client.rate_limiter import Limits, RateLimiter
-from torrent_client.text import format_rate
+from torrent_client.text import format_rate, printable
 
 LOWEST_RATE = 16 * KIB
 """Bytes per second below which a key does not go: one block a second."""
@@ -25,7 +27,7 @@ LOWEST_RATE = 16 * KIB
 HIGHEST_RATE = 256 * KIB * KIB
 """Bytes per second above which raising means no limit."""
 
-HELP = "d D u U change limits"
+HELP = "d D u U change limits, t whose"
 
 
 class Keyboard:
@@ -80,12 +82,48 @@ class Keyboard:
         return ""
 
 
+class LimitKeys:
+    """Changes limits as keys are pressed, and remembers whose.
+
+    Args:
+        session: the limits of all torrents together.
+        torrents: those of each torrent.
+    """
+
+    def __init__(self, session: Limits, torrents: Sequence[Limits]) -> None:
+        """Begin with those of all together."""
+        self._limits = (session, *torrents)
+        self._chosen = 0
+
+    def press(self, keys: str, rates: Sequence[tuple[float, float]]) -> None:
+        """Obey keys.
+
+        Args:
+            keys: what was pressed; other keys mean nothing.
+            rates: bytes per second that each torrent takes and gives at present.
+        """
+        for key in keys:
+            if key == "t":
+                self._chosen = (self._chosen + 1) % len(self._limits)
+            chosen = rates[self._chosen - 1 : self._chosen] if self._chosen else rates
+            obey(key, self._limits[self._chosen], *map(sum, zip(*chosen, strict=True)))
+
+    def describe(self, names: Sequence[str]) -> str:
+        """Return the limits that the keys change, in a few words.
+
+        Args:
+            names: each torrent's.
+        """
+        whose = f"limits of {printable(names[self._chosen - 1], 30)}" if self._chosen else "limits"
+        return f"{whose}: {describe(self._limits[self._chosen])}"
+
+
 def obey(keys: str, limits: Limits, download_rate: float, upload_rate: float) -> None:
     """Change the limits as the keys say.
 
     Args:
         keys: what was pressed; other keys mean nothing.
-        limits: the session's.
+        limits: whose.
         download_rate: bytes per second at present.
         upload_rate: the same of uploads.
     """
@@ -123,4 +161,4 @@ def describe(limits: Limits) -> str:
     download, upload = (
         format_rate(limiter.rate) if limiter.rate else "none" for limiter in (limits.download, limits.upload)
     )
-    return f"limits: ↓ {download}  ↑ {upload}"
+    return f"↓ {download}  ↑ {upload}"

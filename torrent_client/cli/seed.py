@@ -26,6 +26,8 @@ def seed(options: Namespace) -> int:
         super_seed=options.super_seed,
         given_peers=tuple(options.peer),
         goals=goals_of(options),
+        max_download_rate=options.max_torrent_download_rate,
+        max_upload_rate=options.max_torrent_upload_rate,
         read_only=True,
     )
     return run([Job(torrent.stored_as(data.name), choices)], config_of(options), options)
