@@ -22,6 +22,11 @@ hypothesis.settings.register_profile("repository", hypothesis.settings(), deadli
 hypothesis.settings.load_profile("repository")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take the directory whose modules `tests/milestones` checks, instead of this project's own."""
+    parser.addoption("--student", metavar="DIR", help="check the modules in this directory against the guide's tasks")
+
+
 @pytest.fixture(autouse=True)
 def no_leaks() -> Iterator[None]:
     """Fail the test that leaves a thread, a socket or a file open; runs after its other fixtures ended."""

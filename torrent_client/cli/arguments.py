@@ -26,7 +26,7 @@ from torrent_client.tracker_client import PeerAddress
 DEFAULT_COMMAND = "get"
 MAGNET_MILESTONES = ("magnet_parse", "magnet_handshake", "magnet_info", "magnet_download_piece", "magnet_download")
 MILESTONES = ("decode", "peers", "handshake", "download_piece", "download", *MAGNET_MILESTONES)
-COMMANDS = (DEFAULT_COMMAND, "seed", "info", "verify", "create", "demo", "trace", "completion", *MILESTONES)
+COMMANDS = (DEFAULT_COMMAND, "seed", "info", "verify", "create", "demo", "trace", "completion", "check", *MILESTONES)
 
 DESCRIPTION = """\
 A BitTorrent client in Python.
@@ -44,8 +44,9 @@ A BitTorrent client in Python.
 
   python main.py get --help            all options of a download
 
-one step at a time, for coursework: decode, info, peers, handshake, download_piece, download;
-magnet_parse, magnet_handshake, magnet_info, magnet_download_piece, magnet_download
+for coursework: check leads through the guide's tasks (check --student DIR); and one step at a time
+decode, info, peers, handshake, download_piece, download, magnet_parse, magnet_handshake, magnet_info,
+magnet_download_piece, magnet_download
 """
 
 EPILOG = """\
@@ -134,8 +135,19 @@ def build_parser() -> argparse.ArgumentParser:
     trace.add_argument("--lines", action="store_true", help="the messages with their bytes, as --trace does")
     completion = commands.add_parser("completion", help="print a completion script for the shell")
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    _add_check(commands)
     _add_milestones(commands)
     return parser
+
+
+def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the checker of the guide's tasks."""
+    check = commands.add_parser("check", help="coursework: which of the guide's tasks are done, and what is next")
+    check.add_argument("--student", type=_path, metavar="DIR", help="your modules (default: this project's own)")
+    check.add_argument("--task", type=int, choices=range(1, 18), metavar="N", help="this task only, 1 to 17")
+    check.add_argument("--all", action="store_true", help="go on after a task that is not done")
+    check.add_argument("--json", action="store_true", help="one JSON object for each task, for scripts")
+    check.add_argument("-v", "--verbose", action="store_true", help="with tracebacks and what the code printed")
 
 
 def _add_milestones(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -101,6 +101,10 @@ def _run_command(options: Namespace) -> int:
             from torrent_client.cli.completion import print_completion
 
             return print_completion(options)
+        case "check":
+            from torrent_client.cli.check import check
+
+            return check(options)
         case command if command in MILESTONES:
             from torrent_client.cli.milestones import run_milestone
 

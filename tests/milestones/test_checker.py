@@ -1,0 +1,148 @@
+"""The checker's own tests: right solutions pass, and each wrong one fails for the right reason."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.milestones.runner import HERE, ROOT, TASKS, Outcome, run_task
+from tests.milestones.wrong_solutions import OTHER_SHAPES, WRONG, Change, Wrong
+
+RIGHT = HERE / "right"
+
+# Seconds until a hanging solution is given up; the tasks with whole downloads need more than others.
+PATIENCE = 1.0
+LONG = {10: 2.5, 11: 4.0, 12: 4.0, 13: 6.0, 14: 8.0, 15: 5.0}
+
+AT_ONCE = 6
+"""Solutions that are checked at the same time: most of them wait for sockets and clocks."""
+
+Judge = Callable[[str], Outcome]
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
+    """Return what gives the outcome of a solution by its name; all are begun at once."""
+    with ThreadPoolExecutor(AT_ONCE) as executor:
+        right = {f"right {task}": executor.submit(run_task, task, [RIGHT]) for task in TASKS}
+        changed = {
+            name: executor.submit(_judge, task, change, tmp_path_factory.mktemp("solution"))
+            for name, task, change in [
+                *((_name(wrong), wrong.task, wrong.change) for wrong in WRONG),
+                *((f"shape {task} {what}", task, change) for task, what, change in OTHER_SHAPES),
+            ]
+        }
+        yield lambda name: (right | changed)[name].result()
+
+
+def _name(wrong: Wrong) -> str:
+    return f"{wrong.task} {wrong.mistake}"
+
+
+def _judge(task: int, change: Change, folder: Path) -> Outcome:
+    """Check the right solution with a change."""
+    solution = folder / "student"
+    shutil.copytree(RIGHT, solution, ignore=shutil.ignore_patterns("__pycache__"))
+    path = solution / change.file
+    if change.new is None:
+        path.unlink()
+    elif change.old:
+        text = path.read_text(encoding="utf-8")
+        assert text.count(change.old) == 1, f"{change.old!r} is not once in the right {change.file}"
+        path.write_text(text.replace(change.old, change.new), encoding="utf-8")
+    else:
+        path.write_text(change.new, encoding="utf-8")
+    return run_task(task, [solution], patience=LONG.get(task, PATIENCE), stops=True)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_right_solution_passes(task: int, judge: Judge) -> None:
+    """A small one, written by hand, of the standard library alone."""
+    outcome = judge(f"right {task}")
+    assert outcome.passed, f"{outcome.first_failure}\n{outcome.printed}"
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=_name)
+def test_a_wrong_solution_fails_for_the_right_reason(wrong: Wrong, judge: Judge) -> None:
+    """In the check that is about it, with a sentence that says what is wanted, what came and where to read."""
+    failure = judge(_name(wrong)).first_failure
+    assert failure is not None, "it passed"
+    assert failure.check == wrong.check, failure.sentence
+    assert wrong.says.lower() in failure.sentence.lower()
+    assert ", but " in failure.sentence
+    assert "; read " in failure.sentence
+
+
+@pytest.mark.parametrize("shape", [f"shape {task} {what}" for task, what, _ in OTHER_SHAPES])
+def test_another_shape_of_the_right_solution_passes(shape: str, judge: Judge) -> None:
+    """The guide gives names and not types: whatever is sensible is taken."""
+    outcome = judge(shape)
+    assert outcome.passed, outcome.first_failure
+
+
+def test_every_task_has_wrong_solutions() -> None:
+    """A check that has never failed may be no check."""
+    assert {wrong.task for wrong in WRONG} == set(TASKS)
+
+
+def run_check(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    """Run `main.py check` as a student does."""
+    command = [sys.executable, ROOT / "main.py", "check", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_an_empty_directory_is_led_to_the_first_task(tmp_path: Path) -> None:
+    """The ladder, what is missing, what to write, and the command to type next."""
+    done = run_check("--student", tmp_path)
+    assert done.returncode == 1
+    assert " next   1  Project Setup & Environment" in done.stdout
+    assert "17  Write Thesis Document" in done.stdout
+    assert "there is no torrent_parser.py" in done.stdout
+    assert "What the checker looks for:" in done.stdout
+    assert f"check --student {tmp_path} --task 1" in done.stdout
+
+
+def test_one_task_that_is_done_ends_with_zero() -> None:
+    """The exit code is what scripts look at."""
+    done = run_check("--student", RIGHT, "--task", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the task is done" in done.stdout
+
+
+def test_a_teacher_gets_every_task_as_json(tmp_path: Path) -> None:
+    """One object a line, after the first failure too."""
+    solution = tmp_path / "student"
+    solution.mkdir()
+    for path in RIGHT.glob("torrent_parser.py"):
+        shutil.copy(path, solution)
+    done = run_check("--student", solution, "--all", "--json")
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 1
+    assert [report["task"] for report in reports] == list(TASKS)
+    assert [report["task"] for report in reports if report["passed"]] == [2, 3]
+
+
+def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    """With the command that makes it."""
+    done = run_check("--student", tmp_path / "none")
+    assert done.returncode == 2
+    assert "mkdir" in done.stderr
+
+
+def test_modules_may_lie_in_a_package_called_as_ours(tmp_path: Path) -> None:
+    """The guide's own folder is called torrent_client; what is imported is the student's."""
+    package = tmp_path / "torrent_client"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    for path in RIGHT.glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for name in ("torrent_parser", "tracker_client", "peer_connection", "piece_manager"):
+            text = text.replace(f"from {name} import", f"from .{name} import")
+        (package / path.name).write_text(text, encoding="utf-8")
+    for task in (3, 5):
+        assert run_task(task, [tmp_path]).passed
