@@ -119,7 +119,7 @@ def refusal_of(answer: bytes) -> str:
 
 
 def test_every_parameter_is_sent() -> None:
-    """Exactly those of BEP 3 and 23, and `key`, `event` and `trackerid` where there is something to tell."""
+    """Exactly those of BEP 3 and 23, `supportcrypto`, and `key`, `event`, `trackerid` if there is something to tell."""
     url = client(key=0xBEEF).announce_url(PROGRESS, "started", 50, b"a b")
     assert url.startswith("http://tracker.example/announce?info_hash=%00%01%02")
     assert dict(parse_qsl(urlsplit(url).query, encoding="latin-1")) == {
@@ -132,9 +132,22 @@ def test_every_parameter_is_sent() -> None:
         "compact": "1",
         "numwant": "50",
         "key": "0000BEEF",
+        "supportcrypto": "1",
         "event": "started",
         "trackerid": "a b",
     }
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [("allow", "supportcrypto"), ("prefer", "supportcrypto"), ("require", "requirecrypto"), ("off", None)],
+)
+def test_trackers_are_told_whether_we_encrypt(mode: str, told: str | None) -> None:
+    """So that those who know tell us of peers that do."""
+    url = client(config=Config(encryption=mode)).announce_url(PROGRESS, None, 50)
+    assert [name for name, _ in parse_qsl(urlsplit(url).query, encoding="latin-1") if "crypto" in name] == (
+        [told] if told else []
+    )
 
 
 def test_a_regular_announce_has_no_event() -> None:

@@ -225,6 +225,9 @@ class HttpTrackerClient:
             "numwant": str(num_want),
             "key": f"{self._key:08X}",
         }
+        if self._config.encryption != "off":
+            wish = "requirecrypto" if self._config.encryption == "require" else "supportcrypto"
+            parameters[wish] = "1"  # some trackers choose the peers that they tell us of by that
         if event:
             parameters["event"] = event
         if tracker_id:
