@@ -205,6 +205,17 @@ class Config:
     """Bytes that are read and thrown away at most, in order to come to those that are wanted, where a server
     gives whole files only."""
 
+    # --- the DHT ---------------------------------------------------------------------------------
+    dht: bool = False
+    """Whether a session takes part in the DHT. The command line turns it on; a program that uses this package,
+    or a test, does not speak to strangers unless it says so."""
+
+    dht_bootstrap: tuple[tuple[str, int], ...] | None = None
+    """Hosts and ports of DHT nodes to begin at, instead of `DHT_ROUTERS`."""
+
+    dht_read_only: bool = False
+    """Whether our DHT node asks and never answers (BEP 43): for a short visit, such as one look-up."""
+
     # --- threads and files -----------------------------------------------------------------------
     verifier_backlog: int = 4 * MIB
     """Bytes of full pieces that may wait for the verifier thread. Beyond that the peer's own worker
@@ -242,3 +253,12 @@ MAX_TRACKER_RESPONSE = 2 * MIB
 
 MAX_UDP_TRACKER_RESPONSE = 16 * KIB
 """Bytes of a UDP tracker's answer at most: 200 IPv6 peers need 3.6 KB; what is longer is no answer to us."""
+
+DHT_ROUTERS = (
+    ("dht.libtorrent.org", 25_401),
+    ("dht.transmissionbt.com", 6881),
+    ("router.bittorrent.com", 6881),
+    ("router.utorrent.com", 6881),
+    ("router.bt.ouinet.work", 6881),
+)
+"""Nodes that show newcomers the way into the public DHT; those of libtorrent, Transmission and qBittorrent."""

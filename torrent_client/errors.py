@@ -7,6 +7,7 @@
     │   └── TrackerSilent         one that has not answered over UDP, where anything may get lost
     ├── WebSeedError          a web server that did not give what a torrent says it has
     ├── PortMappingError      no router that maps ports, or one that refuses
+    ├── KrpcError             a datagram that is no message of the DHT
     ├── SelectionError        files were chosen that the torrent does not have
     ├── DownloadStalled       nothing came for as long as the user wanted to wait
     ├── DataIncomplete        what is to be seeded is not all there
@@ -92,6 +93,20 @@ class WebSeedError(TorrentError):
 
 class PortMappingError(TorrentError):
     """No router was found that maps ports, or it refused; peers cannot call us, and all else works."""
+
+
+class KrpcError(TorrentError):
+    """A datagram that is no message of the DHT.
+
+    Args:
+        message: what was wrong.
+        query: the transaction id, if it was a query whose sender can be told.
+    """
+
+    def __init__(self, message: str, query: bytes | None = None) -> None:
+        """Keep the transaction beside the message."""
+        super().__init__(message)
+        self.query = query
 
 
 class SelectionError(TorrentError):
