@@ -145,6 +145,7 @@ _KNOWS_OF_THE_PROXY = re.compile(r"allows_direct|torrent_client[.]proxy import")
 NOT_BEHIND_A_PROXY = {
     "local_tracker": "serves the demo and the tests",
     "listener": "a session behind a proxy has none",
+    "misbehaving_peers": "is for lessons on this machine, and calls nobody",
     "port_mapping": "is for the listener's port",
 }
 """Modules that open sockets without a thought of the proxy, and why they may."""

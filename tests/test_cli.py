@@ -28,9 +28,10 @@ from tests.fake_peer import (
 )
 from tests.support import payload, wait_until
 from torrent_client import __version__
-from torrent_client.cli.arguments import COMMANDS, parse, parse_peer, parse_rate
+from torrent_client.cli.arguments import COMMANDS, parse
 from torrent_client.cli.exit_codes import ExitCode, exit_code
 from torrent_client.cli.get import Interruption
+from torrent_client.cli.kinds import parse_peer, parse_rate
 from torrent_client.cli.main import main
 from torrent_client.errors import DownloadStalled, MetainfoError, PeerError, StorageError, TorrentError, TrackerError
 from torrent_client.piece_manager import PieceManager

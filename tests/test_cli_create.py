@@ -18,7 +18,8 @@ import pytest
 from tests.support import running, tail, wait_until
 from torrent_client import torrent_creator
 from torrent_client.cli import create as create_module
-from torrent_client.cli.arguments import parse, parse_piece_size, parse_tier, parse_web_seeds
+from torrent_client.cli.arguments import parse
+from torrent_client.cli.kinds import parse_piece_size, parse_tier, parse_web_seeds
 from torrent_client.cli.main import main
 from torrent_client.config import KIB, MIB
 from torrent_client.torrent_parser import TorrentFile

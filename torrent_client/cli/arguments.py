@@ -9,24 +9,24 @@ Lock: none.
 """
 
 import argparse
-import ipaddress
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from torrent_client import __version__
-from torrent_client.config import KIB, MIB, Config
-from torrent_client.errors import MetainfoError
-from torrent_client.file_selection import FilePriority, FileRange, parse_priorities, parse_ranges
-from torrent_client.proxy import parse_proxy
-from torrent_client.tracker_client import PeerAddress
+from torrent_client.cli import kinds
+from torrent_client.config import MIB, Config
 
 DEFAULT_COMMAND = "get"
 MAGNET_MILESTONES = ("magnet_parse", "magnet_handshake", "magnet_info", "magnet_download_piece", "magnet_download")
 MILESTONES = ("decode", "peers", "handshake", "download_piece", "download", *MAGNET_MILESTONES)
-COMMANDS = (DEFAULT_COMMAND, "seed", "info", "verify", "create", "demo", "trace", "completion", "check", *MILESTONES)
+COMMANDS = (
+    DEFAULT_COMMAND,
+    *("seed", "info", "verify", "create", "demo", "peer", "trace", "completion", "check"),
+    *MILESTONES,
+)
+
+BEHAVIOURS = ("good", "corrupt", "stall", "choke", "slow", "liar", "flood", "garbage", "silent", "impostor")
 
 DESCRIPTION = """\
 A BitTorrent client in Python.
@@ -39,6 +39,7 @@ A BitTorrent client in Python.
   python main.py info FILE.torrent     show what is in a torrent
   python main.py verify FILE.torrent   check the files on disk against the torrent
   python main.py create PATH           make a torrent of a file or a directory
+  python main.py peer FILE.torrent     a seeder that misbehaves, for lessons: --behave list
   python main.py trace FILE.jsonl      draw what --trace-file kept, as a sequence of messages
   python main.py completion bash       print a completion script for the shell
 
@@ -96,7 +97,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    get.add_argument("torrent", type=_text, nargs="+", metavar="FILE.torrent", help="the torrents, or magnet links")
+    get.add_argument(
+        "torrent", type=kinds.not_empty, nargs="+", metavar="FILE.torrent", help="the torrents, or magnet links"
+    )
     _add_download_options(get)
     seed = commands.add_parser("seed", help="send what is on disk to others, until Ctrl-C or a goal")
     _add_torrent(seed)
@@ -119,20 +122,17 @@ def build_parser() -> argparse.ArgumentParser:
     _add_create_options(create)
     demo = commands.add_parser("demo", help="an offline swarm: one tracker, three seeders, one download")
     demo.add_argument(
-        "--size", type=_mebibytes, default=128 * MIB, metavar="MIB", help="MiB of made-up data (default: 128)"
+        "--size", type=kinds.mebibytes, default=128 * MIB, metavar="MIB", help="MiB of made-up data (default: 128)"
     )
     demo.add_argument(
         "--rate",
-        type=parse_rate,
+        type=kinds.parse_rate,
         default=8 * MIB,
         metavar="RATE",
         help="bytes per second that each seeder gives, so that there is something to see; 0 for all (default: 8M)",
     )
     _add_output_options(demo)
-    trace = commands.add_parser("trace", help="draw what --trace-file kept")
-    trace.add_argument("file", type=_path, metavar="FILE.jsonl", help="the trace")
-    trace.add_argument("--peer", metavar="HOST:PORT", help="what passed between us and this one alone")
-    trace.add_argument("--lines", action="store_true", help="the messages with their bytes, as --trace does")
+    _add_lessons(commands)
     completion = commands.add_parser("completion", help="print a completion script for the shell")
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     _add_check(commands)
@@ -143,11 +143,32 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the checker of the guide's tasks."""
     check = commands.add_parser("check", help="coursework: which of the guide's tasks are done, and what is next")
-    check.add_argument("--student", type=_path, metavar="DIR", help="your modules (default: this project's own)")
+    check.add_argument("--student", type=kinds.path, metavar="DIR", help="your modules (default: this project's own)")
     check.add_argument("--task", type=int, choices=range(1, 18), metavar="N", help="this task only, 1 to 17")
     check.add_argument("--all", action="store_true", help="go on after a task that is not done")
     check.add_argument("--json", action="store_true", help="one JSON object for each task, for scripts")
     check.add_argument("-v", "--verbose", action="store_true", help="with tracebacks and what the code printed")
+
+
+def _add_lessons(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add what shows the protocol."""
+    peer = commands.add_parser(
+        "peer",
+        help="a seeder that misbehaves, for lessons",
+        description="Seed a torrent and misbehave in one way; `--behave list` tells which there are.",
+    )
+    peer.add_argument("torrent", type=kinds.path, nargs="?", metavar="FILE.torrent", help="the torrent")
+    peer.add_argument("--data", type=kinds.path, metavar="PATH", help="the torrent's file or directory itself")
+    peer.add_argument(
+        "--behave", choices=(*BEHAVIOURS, "list"), default="good", help="in which way; list tells of each"
+    )
+    peer.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    peer.add_argument("--port", type=kinds.port, default=0, metavar="N", help="TCP port to listen on (default: any)")
+    peer.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    trace = commands.add_parser("trace", help="draw what --trace-file kept")
+    trace.add_argument("file", type=kinds.path, metavar="FILE.jsonl", help="the trace")
+    trace.add_argument("--peer", metavar="HOST:PORT", help="what passed between us and this one alone")
+    trace.add_argument("--lines", action="store_true", help="the messages with their bytes, as --trace does")
 
 
 def _add_milestones(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -158,11 +179,11 @@ def _add_milestones(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     _add_torrent(peers)
     handshake = commands.add_parser("handshake", help="coursework: shake hands with a peer and print its id")
     _add_torrent(handshake)
-    handshake.add_argument("peer", type=parse_peer, metavar="IP:PORT", help="the peer")
+    handshake.add_argument("peer", type=kinds.parse_peer, metavar="IP:PORT", help="the peer")
     piece = commands.add_parser("download_piece", help="coursework: download one piece into a file")
     _add_output_file(piece)
     _add_torrent(piece)
-    piece.add_argument("index", type=_whole, metavar="INDEX", help="the piece, from 0 on")
+    piece.add_argument("index", type=kinds.whole, metavar="INDEX", help="the piece, from 0 on")
     download = commands.add_parser("download", help="coursework: download into a file, by BEP 3 alone")
     _add_output_file(download)
     _add_torrent(download)
@@ -172,12 +193,17 @@ def _add_milestones(commands: "argparse._SubParsersAction[argparse.ArgumentParse
             _add_output_file(magnet)
         magnet.add_argument("link", metavar="LINK", help="the magnet link; quote it, for it has & in it")
         if name == "magnet_download_piece":
-            magnet.add_argument("index", type=_whole, metavar="INDEX", help="the piece, from 0 on")
+            magnet.add_argument("index", type=kinds.whole, metavar="INDEX", help="the piece, from 0 on")
 
 
 def _add_output_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-o", "--output", type=_path, required=True, metavar="OUT", help="where it goes, a file; replaced if it exists"
+        "-o",
+        "--output",
+        type=kinds.path,
+        required=True,
+        metavar="OUT",
+        help="where it goes, a file; replaced if it exists",
     )
 
 
@@ -188,7 +214,7 @@ def _add_download_options(parser: argparse.ArgumentParser) -> None:
     web = parser.add_argument_group("web seeds")
     web.add_argument(
         "--web-seed",
-        type=_web_seed,
+        type=kinds.web_seed,
         action="append",
         default=[],
         metavar="URL",
@@ -202,7 +228,7 @@ def _add_download_options(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--metadata-only", action="store_true", help="of a magnet link, write the .torrent file alone")
     how.add_argument(
         "--stop-timeout",
-        type=_seconds,
+        type=kinds.seconds,
         default=0.0,
         metavar="SECONDS",
         help="give up when nothing came for so long (default: never)",
@@ -231,13 +257,13 @@ def _add_seed_options(parser: argparse.ArgumentParser) -> None:
 def _add_goals(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--seed-ratio",
-        type=_above_zero,
+        type=kinds.above_zero,
         metavar="R",
         help="seed until R times the torrent's size was sent, in all runs together",
     )
     group.add_argument(
         "--seed-time",
-        type=_above_zero,
+        type=kinds.above_zero,
         metavar="MINUTES",
         help="seed for so long, unless --seed-ratio is reached before",
     )
@@ -254,14 +280,14 @@ def _add_peer_options(parser: argparse.ArgumentParser) -> None:
     peers = parser.add_argument_group("peers")
     peers.add_argument(
         "--port",
-        type=_port,
+        type=kinds.port,
         default=defaults.listen_port,
         metavar="N",
         help=f"TCP port to listen on; the next free one if taken; 0 for any (default: {defaults.listen_port})",
     )
     peers.add_argument(
         "--peer",
-        type=parse_peer,
+        type=kinds.parse_peer,
         action="append",
         default=[],
         metavar="HOST:PORT",
@@ -269,7 +295,7 @@ def _add_peer_options(parser: argparse.ArgumentParser) -> None:
     )
     peers.add_argument(
         "--max-peers",
-        type=_positive,
+        type=kinds.positive,
         default=defaults.max_peers,
         metavar="N",
         help=f"connections of a torrent at most (default: {defaults.max_peers})",
@@ -281,14 +307,14 @@ def _add_peer_options(parser: argparse.ArgumentParser) -> None:
     files.add_argument("-S", "--list-files", action="store_true", help="print number, size and path of each and exit")
     files.add_argument(
         "--select-file",
-        type=_select_file,
+        type=kinds.select_file,
         default=(),
         metavar="N,N-N",
         help="download these files only, such as 1,3-5 (default: all)",
     )
     files.add_argument(
         "--file-priority",
-        type=_file_priority,
+        type=kinds.file_priority,
         default=(),
         metavar="N=PRIORITY",
         help="get files of high priority first and those of low last, such as 3=high,5-7=low (default: normal)",
@@ -311,7 +337,7 @@ def _add_connection_options(peers: argparse._ArgumentGroup) -> None:
     )
     peers.add_argument(
         "--proxy",
-        type=_proxy,
+        type=kinds.proxy_url,
         metavar="URL",
         help="go through a proxy, such as socks5://user:password@host:1080, and never past it; http://host:8080 "
         "carries trackers and web seeds only (default: none, and http_proxy of the environment for trackers)",
@@ -330,7 +356,7 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
         for direction, verb in (("download", "taken"), ("upload", "given")):
             group.add_argument(
                 f"--max-{scope}{direction}-rate",
-                type=parse_rate,
+                type=kinds.parse_rate,
                 default=0.0,
                 metavar="RATE",
                 help=f"bytes per second {verb} at most {whose}, such as 500K or 2M (default: no limit)",
@@ -339,11 +365,11 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
 
 def _add_create_options(parser: argparse.ArgumentParser) -> None:
     """Add what the making of a torrent can be told; short options are those of mktorrent."""
-    parser.add_argument("path", type=_path, metavar="PATH", help="the file or directory to share")
+    parser.add_argument("path", type=kinds.path, metavar="PATH", help="the file or directory to share")
     parser.add_argument(
         "-o",
         "--output",
-        type=_path,
+        type=kinds.path,
         metavar="FILE.torrent",
         help="where the torrent goes, a file or a directory (default: NAME.torrent here)",
     )
@@ -360,7 +386,7 @@ def _add_create_options(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument(
         "--piece-size",
-        type=parse_piece_size,
+        type=kinds.parse_piece_size,
         metavar="SIZE",
         help="a power of two from 16K to 16M, such as 256K, or auto, by the size of it all (default: auto)",
     )
@@ -368,18 +394,20 @@ def _add_create_options(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "-t",
         "--tracker",
-        type=parse_tier,
+        type=kinds.parse_tier,
         action="append",
         default=[],
         metavar="URL[,URL]",
         help="announce URL; given several times, each one is a tier, asked when those before it fail; "
         "URLs with a comma between them share a tier (-a and --announce are the same)",
     )
-    where.add_argument("-a", "--announce", dest="tracker", type=parse_tier, action="append", help=argparse.SUPPRESS)
+    where.add_argument(
+        "-a", "--announce", dest="tracker", type=kinds.parse_tier, action="append", help=argparse.SUPPRESS
+    )
     where.add_argument(
         "-w",
         "--web-seed",
-        type=parse_web_seeds,
+        type=kinds.parse_web_seeds,
         action="extend",
         default=[],
         metavar="URL[,URL]",
@@ -387,8 +415,8 @@ def _add_create_options(parser: argparse.ArgumentParser) -> None:
     )
     where.add_argument("-p", "--private", action="store_true", help="allow peers of these trackers only")
     says = parser.add_argument_group("what else it says")
-    says.add_argument("-c", "--comment", type=_utf8, metavar="TEXT", help="a comment")
-    says.add_argument("--source", type=_utf8, metavar="TEXT", help="a site's mark; it changes the info hash")
+    says.add_argument("-c", "--comment", type=kinds.utf8, metavar="TEXT", help="a comment")
+    says.add_argument("--source", type=kinds.utf8, metavar="TEXT", help="a site's mark; it changes the info hash")
     says.add_argument("-d", "--no-date", action="store_true", help="leave out when it was made")
     output = parser.add_argument_group("what to print")
     output.add_argument("--json", action="store_true", help="one JSON object on standard output, for scripts")
@@ -412,132 +440,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return options
-
-
-def parse_peer(text: str) -> PeerAddress:
-    """Read `HOST:PORT`, with brackets around an IPv6 address.
-
-    Raises:
-        argparse.ArgumentTypeError: it is something else.
-    """
-    host, colon, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    host = host.strip("[]")
-    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 192.0.2.7:6881 or [2001:db8::7]:6881")
-    if bracketed or ":" in host:
-        try:
-            host = str(ipaddress.IPv6Address(host))
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r} has no IPv6 address in brackets") from error
-    return PeerAddress(host, int(port))
-
-
-def parse_rate(text: str) -> float:
-    """Read bytes per second: a number, and K, M or G for KiB, MiB or GiB; 0 for no limit.
-
-    Raises:
-        argparse.ArgumentTypeError: it is something else, or below 1K, at which nothing would work.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)", text.strip().upper())
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a rate, such as 500K or 2M")
-    rate = float(match[1]) * {"": 1, "K": KIB, "M": MIB, "G": KIB * MIB}[match[2]]
-    if 0 < rate < KIB:
-        raise argparse.ArgumentTypeError(f"{text!r} is below 1K bytes per second")
-    return rate
-
-
-def parse_piece_size(text: str) -> int | None:
-    """Read bytes per piece: `256K`, `1M`, `1MiB`, `262144`; None for `auto`.
-
-    Raises:
-        argparse.ArgumentTypeError: it is something else, or what pieces cannot have.
-    """
-    from torrent_client.torrent_creator import checked_piece_length
-
-    if text.lower() == "auto":
-        return None
-    match = re.fullmatch(r"([0-9]{1,9}) ?([KM]?)(?:I?B)?", text.strip().upper())
-    try:
-        return checked_piece_length(int(match[1]) * {"": 1, "K": KIB, "M": MIB}[match[2]] if match else 0)
-    except MetainfoError as error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no piece size: a power of two from 16K to 16M, such as 256K, or auto"
-        ) from error
-
-
-def parse_tier(text: str) -> tuple[str, ...]:
-    """Read announce URLs with commas between them.
-
-    Raises:
-        argparse.ArgumentTypeError: one of them is not the URL of a tracker.
-    """
-    urls = _urls(text, ("http", "https", "udp", "ws", "wss"), "http://tracker.example/announce")
-    for url in urls:
-        if url.startswith("udp:") and urlsplit(url).port is None:
-            raise argparse.ArgumentTypeError(f"{url!r} has no port, as in udp://tracker.example:6969/announce")
-    return urls
-
-
-def parse_web_seeds(text: str) -> tuple[str, ...]:
-    """Read the URLs of web seeds with commas between them.
-
-    Raises:
-        argparse.ArgumentTypeError: one of them is not the URL of a web seed.
-    """
-    return _urls(text, ("http", "https", "ftp"), "http://mirror.example/files/")
-
-
-def _web_seed(text: str) -> str:
-    urls = _urls(text, ("http", "https"), "http://mirror.example/files/")
-    if len(urls) > 1:
-        raise argparse.ArgumentTypeError("one URL each; --web-seed can be given several times")
-    return urls[0]
-
-
-def _urls(text: str, schemes: Sequence[str], example: str) -> tuple[str, ...]:
-    """Split at the commas that another URL follows, for a URL may hold some itself; check each."""
-    urls = re.split(r",+\s*(?=[A-Za-z][A-Za-z0-9+.-]*://)", text.strip().rstrip(","))
-    for url in urls:
-        try:
-            parts = urlsplit(url)
-            good = parts.scheme in schemes and parts.hostname and "," not in parts.netloc and parts.port != 0
-        except ValueError:  # a port or an address in brackets that is none
-            good = False
-        if not good or not url.isprintable() or " " in url:
-            raise argparse.ArgumentTypeError(f"{url!r} is not a URL such as {example}")
-    return tuple(urls)
-
-
-def _proxy(text: str) -> str:
-    """Check a proxy's URL; the error does not repeat it, because of the password in it."""
-    try:
-        parse_proxy(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
-
-
-def _path(text: str) -> Path:
-    """Refuse an empty path, which would be the current directory: surely a variable that is not set."""
-    if not text:
-        raise argparse.ArgumentTypeError("the path is empty")
-    return Path(text)
-
-
-def _utf8(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise argparse.ArgumentTypeError(f"{text!a} is not UTF-8") from error
-    return text
-
-
-def _text(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("the path is empty")
-    return text
 
 
 def _add_torrent(parser: argparse.ArgumentParser) -> None:
@@ -573,62 +475,8 @@ def _add_trace_options(parser: argparse.ArgumentParser) -> None:
     trace = parser.add_argument_group("to watch the protocol")
     trace.add_argument("--trace", action="store_true", help="print every message that passes, with its bytes")
     trace.add_argument(
-        "--trace-file", type=_path, metavar="FILE.jsonl", help="keep the messages; `trace FILE.jsonl` draws them"
+        "--trace-file", type=kinds.path, metavar="FILE.jsonl", help="keep the messages; `trace FILE.jsonl` draws them"
     )
     trace.add_argument(
-        "--trace-pcap", type=_path, metavar="FILE.pcap", help="write what passes as a capture that Wireshark opens"
+        "--trace-pcap", type=kinds.path, metavar="FILE.pcap", help="write what passes as a capture that Wireshark opens"
     )
-
-
-def _select_file(text: str) -> tuple[FileRange, ...]:
-    try:
-        return parse_ranges(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _file_priority(text: str) -> tuple[tuple[FileRange, FilePriority], ...]:
-    try:
-        return parse_priorities(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _port(text: str) -> int:
-    number = _whole(text)
-    if not 0 <= number < 65_536:
-        raise argparse.ArgumentTypeError(f"{text} is not a port, 0 to 65535")
-    return number
-
-
-def _positive(text: str) -> int:
-    number = _whole(text)
-    if not 0 < number <= 10_000:
-        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 10000")
-    return number
-
-
-def _above_zero(text: str) -> float:
-    """Read a number above zero, such as 1.5."""
-    try:
-        number = float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
-    if not 0 < number <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1000000")
-    return number
-
-
-def _mebibytes(text: str) -> int:
-    return _positive(text) * MIB
-
-
-def _seconds(text: str) -> float:
-    return float(_positive(text))
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error

@@ -93,6 +93,10 @@ def _run_command(options: Namespace) -> int:
             from torrent_client.cli.demo import demo
 
             return demo(options)
+        case "peer":
+            from torrent_client.cli.peer import run_peer
+
+            return run_peer(options)
         case "trace":
             from torrent_client.cli.trace import show_trace
 

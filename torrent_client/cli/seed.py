@@ -18,7 +18,7 @@ from torrent_client.torrent_parser import TorrentFile
 def seed(options: Namespace) -> int:
     """Verify the data and seed it; return the exit code."""
     torrent = TorrentFile.from_file(options.torrent)
-    data = _find_data(torrent, options.data)
+    data = find_data(torrent, options.data)
     choices = DownloadOptions(
         output=data.parent,
         state_directory=options.state_dir or default_state_directory(),
@@ -33,7 +33,7 @@ def seed(options: Namespace) -> int:
     return run([Job(torrent.stored_as(data.name), choices)], config_of(options), options)
 
 
-def _find_data(torrent: TorrentFile, path: Path) -> Path:
+def find_data(torrent: TorrentFile, path: Path) -> Path:
     """Return where the torrent's file or directory really lies: the user may name it by a link.
 
     Raises:
