@@ -97,6 +97,17 @@ def test_any_bytes_are_an_offer_or_the_one_error(data: bytes) -> None:
     assert length <= mse.MAX_PADDING
 
 
+@given(st.binary(min_size=mse.ANSWER_LENGTH, max_size=mse.ANSWER_LENGTH))
+def test_any_bytes_are_an_answer_or_the_one_error(data: bytes) -> None:
+    """As with offers."""
+    try:
+        selected, length = mse.decode_answer(data, EITHER)
+    except HandshakeError:
+        return
+    assert selected in (Crypto.PLAINTEXT, Crypto.RC4)
+    assert length <= mse.MAX_PADDING
+
+
 def test_bits_of_later_versions_are_ignored_in_an_offer() -> None:
     """And what we know is taken."""
     assert mse.decode_offer(bytes(8) + b"\xff\xff\xff\xfe" + b"\0\1") == (Crypto.RC4, 1)

@@ -383,6 +383,17 @@ def test_a_download_goes_through_a_socks_proxy_alone(
     assert (tmp_path / file.name).read_bytes() == data
 
 
+def test_udp_trackers_are_not_asked_past_a_proxy(tmp_path: Path, direct: list[object]) -> None:
+    """Not even their names are looked up; each says so."""
+    file = torrent_of(payload(SIZE), announce="udp://tracker.example:6969/announce")
+    with SocksProxy() as proxy, Session(through(proxy.url())) as session:
+        manager = session.add(file, options(tmp_path))
+        wait_until(lambda: manager.stats().trackers[0].state == "failing")
+        assert manager.stats().trackers[0].error == "not asked: UDP does not go through the proxy"
+        assert "UDP does not go through the proxy; asking again in" in (manager.stats().waiting_for or "")
+        assert not direct
+
+
 def test_a_session_behind_a_proxy_opens_no_port(direct: list[object]) -> None:
     """No listener, no port mapping, no search on the local network."""
     before = set(psutil.Process().net_connections("inet"))
