@@ -12,6 +12,8 @@ import pytest
 from tests.support import wait_until
 from tests.upnp_router import LOOPBACK, Mapping, Router
 from torrent_client import session as session_module
+from torrent_client.cli.arguments import parse
+from torrent_client.cli.get import config_of
 from torrent_client.config import Config
 from torrent_client.errors import PortMappingError
 from torrent_client.port_mapping import LEASE, PortMapper, PortMapStatus, UpnpGateway, find_upnp_gateway
@@ -194,6 +196,14 @@ def test_without_the_library_it_is_said_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(PortMappingError, match="miniupnpc is not installed"):
         find_upnp_gateway()
+
+
+@pytest.mark.parametrize(("switches", "expected"), [([], True), (["--no-portmap"], False)])
+@pytest.mark.parametrize("command", [["a.torrent"], ["seed", "a.torrent", "--data", "a"]])
+def test_the_command_line_maps_unless_told_not_to(command: list[str], switches: list[str], expected: bool) -> None:
+    """As people expect of a client; everything else has to ask for it."""
+    assert config_of(parse([*command, *switches])).portmap is expected
+    assert not Config().portmap
 
 
 # --- through miniupnpc, with a router on the loopback interface -------------------------------------------

@@ -496,6 +496,30 @@ def test_a_web_seed_that_alone_sent_a_bad_piece_is_banned(tmp_path: Path) -> Non
         assert manager.stats().hash_failures >= 1
 
 
+def test_a_web_seed_that_sent_one_bad_block_of_several_is_convicted(tmp_path: Path) -> None:
+    """A peer brought the rest of the piece: once it is good, it is clear who lied, and the peer stays."""
+    torrent = with_seeds("")
+
+    def lie(exchange: Exchange) -> None:
+        if len(server.requests) == 1:
+            content_range = f"bytes 0-{16 * BLOCK_SIZE - 1}/{len(DATA)}"
+            exchange.send(206, bytes(BLOCK_SIZE), length=16 * BLOCK_SIZE, content_range=content_range)
+        exchange.stopping.wait()
+
+    config = replace(QUICK, request_timeout=0.3)
+    with (
+        WebServer(FILES, lie) as server,
+        serving(seeder(torrent, DATA)) as [peer],
+        download(tmp_path, torrent, web_seeds=(server.url,), config=config, seed=True) as manager,
+    ):
+        wait_until(lambda: manager.pieces.useful_bytes == BLOCK_SIZE)
+        manager.swarm.add_addresses([peer.address], "test")
+        assert_complete(manager, tmp_path)
+        assert the_seed(manager).state == "banned"
+        assert the_seed(manager).error == "it sent bad blocks of piece 0"
+        assert manager.stats().banned == 0
+
+
 def test_a_server_that_sends_nothing_is_left_after_a_while(tmp_path: Path) -> None:
     """A byte now and then is nothing either: blocks count."""
 

@@ -95,6 +95,7 @@ def test_a_web_server_alone_is_enough(tmp_path: Path, downloads: Path, kind: str
     assert report["wasted"] == 0
     (seed,) = report["web_seeds"]
     assert (seed["source"], seed["error"], seed["downloaded"]) == ("web", None, torrent.size)
+    assert report["portmap"]["state"] == "off"
     statuses = {words[8] for words in served(tmp_path)[1:]}
     assert statuses <= {"200", "206"}
 
