@@ -14,6 +14,8 @@ the requests into its outbox; the block comes with others in one `recv`, `receiv
 its piece; the worker sends the next requests *first*, so that the line stays busy, and hands a piece that
 became full to the verifier *after* that. What peers say and hear is `conversation`'s business.
 
+Called by `session`, which makes one for each torrent; `cli.get` looks at its `stats`.
+
 Spec: BEP 3, 6, 10; the guide's Tasks 11, 14 and 15.
 Thread: housekeeping (one a torrent), peers' workers, verifiers; public methods from any thread.
 Lock: none; the parts have theirs.

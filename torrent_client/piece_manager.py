@@ -13,6 +13,9 @@ Pieces that are not wanted (no file that the user chose has bytes in them) are n
 make a peer interesting; one that was begun before that may still come. The download is *done* when every
 wanted piece is COMPLETE, and *complete* when every piece is.
 
+Called by `conversation` (what peers have, and what to ask them for), `piece_verifier` (good or bad), and
+`download_manager`, which makes it.
+
 This module is the door: it has the lock, and each of its methods is a few lines. Behind it are
 
     piece_table     the state of every piece, sets and sums        "which pieces do we lack?"

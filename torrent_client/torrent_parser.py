@@ -17,7 +17,7 @@ unsorted keys keeps the hash that everybody else computes. Called by the command
 else; everything after it works with the `TorrentFile` that comes out.
 
 Spec: BEP 3 (metainfo files), 5 (nodes), 12 (announce-list), 17 (httpseeds), 19 (url-list), 27 (private),
-47 (pad files), 52 (v2 and hybrid torrents).
+47 (pad files), 52 (v2 and hybrid torrents); the guide's Tasks 2 and 3.
 Thread: the caller's; the results are immutable.
 Lock: none.
 """

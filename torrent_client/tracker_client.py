@@ -10,7 +10,7 @@ r"""Asking a tracker for peers. Most often: one HTTP GET, one bencoded answer.
     or  d14:failure reason17:unknown info hashe
 
 An announce also tells the tracker how we are doing, and gets us into the list that others are given.
-`Announcer` calls it for as long as a torrent runs; `get_peers` is the whole of it for a lesson.
+Called by `announcer` for as long as a torrent runs; `get_peers` is the whole of it for a lesson.
 
 `TrackerClient` is the door to trackers of every kind: this module's HTTP, or `udp_tracker_client`.
 
