@@ -1,202 +1,412 @@
-"""The cases: what is measured, and how its table looks.
+"""The cases: what is measured, at which points, and how it is shown.
 
-To add a case, write a function of a `Bench` and `Options` that returns tables, and put it into `CASES`. A
-case makes payloads, names its setups, lets the bench take turns with them and lays out the columns.
+A `Case` has points on an axis (seeders, bytes of a piece, kinds of links ...), and at each point a `Trial` for every
+row of the table. To add a case, write a function from a `Scale` to points, and put a `Case` into `CASES`.
 """
 
-import statistics
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from thesis.benchmarks.clients import CLIENTS, Client, Libtorrent, Limit
-from thesis.benchmarks.report import MIB, Table, disturbed_note, ratio, spread, values
-from thesis.benchmarks.runner import Bench, Outcome, Run, Setup, seeder_for
-from thesis.benchmarks.seeders import SEEDERS, Seeder
-from thesis.benchmarks.swarm import MEMBERS, Member, SwarmRun, SwarmSetup
-from thesis.benchmarks.torrents import Payload, format_size
+from thesis.benchmarks.clients import CLIENTS, Ours
+from thesis.benchmarks.network import LinkSpec
+from thesis.benchmarks.references import Limit
+from thesis.benchmarks.torrents import Work
+from thesis.benchmarks.trials import Download, Idling, Seeding, Swarm, Trial
 
-Results = Mapping[str, list[Run]]
-Program = TypeVar("Program", Client, Seeder, Member)
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+BLOCK = 16 * KIB  # what clients ask for
+FAST = ("ours", "libtorrent", "rtorrent", "limit-1", "limit-2")
+REAL = ("ours", "libtorrent", "rtorrent", "qbittorrent", "aria2", "transmission", "transmission-cli", "webtorrent")
+ALL = (*REAL, "limit-1", "limit-2")
+QUICK = tuple(name for name in ALL if not name.startswith("transmission"))  # which waits for 14 s
+SWARMING = ("ours", "libtorrent", "rtorrent", "qbittorrent", "transmission", "aria2")
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What the user may choose; sizes in bytes, rates in bytes per second."""
+class Scale:
+    """How much of everything."""
 
-    size: int
-    piece_length: int
-    names: list[str]  # of clients; of seeders in the seed case
-    seeder_counts: Sequence[int] = (1,)
-    seeder: str = "sendfile"
-    leechers: int = 1  # of the swarm case, as is the next one
-    seed_rate: int = 0  # 0 is no limit
+    name: str
+    rounds: int  # runs of each client at each point
+    repeats: int  # more tries for a disturbed run
+    warm_up: bool
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether all of it is to take two minutes."""
+        return self.name == "quick"
+
+    def pick(self, full: T, quick: T) -> T:
+        """Return one of the two."""
+        return quick if self.is_quick else full
+
+
+SCALES = {
+    "full": Scale("full", rounds=3, repeats=2, warm_up=True),
+    "quick": Scale("quick", rounds=1, repeats=0, warm_up=False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A value on the axis, and what is run there."""
+
+    x: str | float
+    trials: Mapping[str, Trial]  # by the name of the row
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A graph: a column over the axis as lines, or as bars where the axis has no numbers."""
+
+    column: str
+    log_x: bool = False
+    log_y: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A case's function, its line of help, whom it compares, and its own defaults (as on the command line)."""
+    """What there is to know about a case; columns are names in `columns.COLUMNS`."""
 
-    function: Callable[[Bench, Options], list[Table]]
-    help: str
-    programs: Collection[str] = tuple(CLIENTS)
-    is_swarm: bool = False  # there are leechers to choose the number of, instead of seeders
-    defaults: Mapping[str, str] = field(default_factory=dict)
+    name: str
+    title: str
+    about: str
+    points: Callable[[Scale], Sequence[Point]]
+    columns: tuple[str, ...]
+    plots: tuple[Plot, ...] = ()
+    axis: str = ""  # what x is; empty when there is one point
+    many_rounds: bool = False  # short runs that scatter
 
-
-def wall(run: Outcome) -> float:
-    """Seconds from the process's start to its completion."""
-    return run.wall
-
-
-def cpu(run: Run) -> float:
-    """The client's user and system seconds."""
-    return run.cost.cpu
+    def rounds(self, scale: Scale) -> int:
+        """Return how often each client runs at each point."""
+        return 3 * scale.rounds if self.many_rounds else scale.rounds
 
 
-def seeder_cpu(run: Run) -> float:
-    """The seeders' user and system seconds."""
-    return run.seeder_cpu
+def each(names: Sequence[str], download: Download) -> dict[str, Trial]:
+    """Return the same download for each of these clients."""
+    return {name: replace(download, subject=CLIENTS[name]) for name in names}
 
 
-def present(bench: Bench, programs: list[Program]) -> list[Program]:
-    """Return the programs that are there, with a word about the others."""
-    for program in programs:
-        if reason := program.missing():
-            bench.say(f"{program.name} is left out: {reason}")
-    return [program for program in programs if not program.missing()]
+def base(work: Work, **more: Any) -> Download:  # noqa: ANN401 - the fields of Download
+    """Return a download to give to each client."""
+    return Download(work, CLIENTS["ours"], **more)
 
 
-def leech_setups(case: str, bench: Bench, options: Options, payload: Payload, count: int) -> dict[str, Setup]:
-    """Return one setup for each chosen client that is there."""
-    clients = present(bench, [CLIENTS[name] for name in options.names])
-    return {client.name: Setup(case, payload, seeder_for(client, options.seeder), count, client) for client in clients}
+def comparison(scale: Scale) -> list[Point]:
+    """All clients, four fast seeders."""
+    return [Point("", each(scale.pick(ALL, QUICK), base(Work(scale.pick(GIB, 64 * MIB)), seeders=4)))]
 
 
-def limit_runs(results: Results) -> list[Run]:
-    """Return the runs of the faster limit."""
-    limits = [runs for name, runs in results.items() if isinstance(CLIENTS.get(name), Limit) and runs]
-    return min(limits, key=lambda runs: statistics.median(values(runs, wall)), default=[])
+def by_seeders(scale: Scale) -> list[Point]:
+    """One seeder and more, so cheap that the leecher is what is measured."""
+    names = scale.pick((*FAST, "qbittorrent", "aria2", "webtorrent"), FAST)
+    work = Work(scale.pick(GIB, 64 * MIB))
+    return [Point(count, each(names, base(work, seeders=count))) for count in scale.pick((1, 2, 4, 8), (1, 4))]
 
 
-def leech(bench: Bench, options: Options) -> list[Table]:
-    """Clients download the same torrent, in turn; one table for each number of seeders."""
-    payload = bench.payload(options.size, options.piece_length)
-    tables = []
-    for count in options.seeder_counts:
-        results = bench.take_turns(leech_setups("leech", bench, options, payload, count))
-        title = f"leech {format_size(payload.size)}, pieces of {format_size(payload.piece_length)}, "
-        title += f"{count} {options.seeder} seeder" + "s" * (count > 1)
-        tables.append(leech_table(title, results))
-    return tables
+def by_libtorrent_seeders(scale: Scale) -> list[Point]:
+    """The same with libtorrent as the seeder, which has half of the machine for itself."""
+    work = Work(scale.pick(GIB, 64 * MIB))
+    counts = scale.pick((1, 2, 4, 8), (1,))
+    return [Point(count, each(FAST, base(work, seeders=count, seeder="libtorrent"))) for count in counts]
 
 
-def leech_table(title: str, results: Results) -> Table:
-    """Lay out time, CPU, memory and the two ratios of time."""
-    columns = ["client", "wall s", "CPU s", "peak RSS MiB", "seeders' CPU s"]
-    ratios = ["wall / libtorrent", "CPU / libtorrent", "wall / limit"]
-    table = Table(title, [*columns, *ratios], note=disturbed_note(results))
-    base, floor = results.get("libtorrent", []), limit_runs(results)
-    for name, runs in results.items():
-        table.rows.append(
-            [
-                name,
-                spread(values(runs, wall)),
-                spread(values(runs, cpu)),
-                spread(values(runs, lambda run: run.cost.peak_rss / MIB), 0),
-                spread(values(runs, seeder_cpu)),
-                ratio(values(runs, wall), values(base, wall)),
-                ratio(values(runs, cpu), values(base, cpu)),
-                ratio(values(runs, wall), values(floor, wall)),
-            ]
-        )
-    return table
+def by_peers(scale: Scale) -> list[Point]:
+    """Seeders that are as slow as peers on the internet: more of them are faster, until a client is busy."""
+    rate = 8 * MIB  # bytes per second of each
+    work = Work(scale.pick(256 * MIB, 32 * MIB))
+    points = []
+    for count in scale.pick((1, 2, 4, 8, 16, 32, 64), (2, 8, 32)):
+        download = base(work, seeders=count, seeder_rate=rate)
+        names = scale.pick(("ours", "libtorrent", "rtorrent", "qbittorrent", "webtorrent"), ("ours", "libtorrent"))
+        points.append(Point(count, {**each(names, download), "limit": replace(download, subject=Limit(count))}))
+    return points
 
 
-def startup(bench: Bench, options: Options) -> list[Table]:
-    """How long a small torrent takes from the process's start: interpreter, imports, announce, dial, exit."""
-    payload = bench.payload(options.size, options.piece_length)
-    results = bench.take_turns(leech_setups("startup", bench, options, payload, 1))
-    title = f"start-up: {format_size(payload.size)} from process start to exit, 1 {options.seeder} seeder"
-    table = Table(title, ["client", "wall ms", "CPU ms", "wall / libtorrent"], note=disturbed_note(results))
-    base = results.get("libtorrent", [])
-    for name, runs in results.items():
-        times = [spread([1000 * figure for figure in values(runs, kind)], 0) for kind in (wall, cpu)]
-        table.rows.append([name, *times, ratio(values(runs, wall), values(base, wall))])
-    return [table]
+def by_piece_length(scale: Scale) -> list[Point]:
+    """Small pieces cost bookkeeping, large ones memory."""
+    lengths = scale.pick((16, 64, 256, 1024, 4096, 16384), (16, 256, 4096))
+    size = scale.pick(GIB, 64 * MIB)
+    names = scale.pick(("ours", "libtorrent", "rtorrent", "limit-1"), ("ours", "libtorrent", "limit-1"))
+    return [Point(length, each(names, base(Work(size, length * KIB)))) for length in lengths]
 
 
-def seed(bench: Bench, options: Options) -> list[Table]:
-    """What seeding costs: each seeder serves one tuned libtorrent leecher."""
-    payload = bench.payload(options.size, options.piece_length)
-    leecher = Libtorrent()
-    seeders = present(bench, [SEEDERS[name] for name in options.names]) if present(bench, [leecher]) else []
-    results = bench.take_turns({each.name: Setup("seed", payload, each, 1, leecher) for each in seeders})
-    columns = ["seeder", "seeder's CPU s", "CPU / libtorrent", "seeder's peak RSS MiB", "leecher's wall s"]
-    title = f"seed {format_size(payload.size)} to one libtorrent leecher"
-    table = Table(title, [*columns, "leecher's CPU s"], note=disturbed_note(results))
-    base = values(results.get("libtorrent", []), seeder_cpu)
-    for name, runs in results.items():
-        costs = values(runs, seeder_cpu)
-        rss = spread(values(runs, lambda run: run.seeder_rss / MIB), 0)
-        leecher_costs = [spread(values(runs, wall)), spread(values(runs, cpu))]
-        table.rows.append([name, spread(costs), ratio(costs, base), rss, *leecher_costs])
-    return [table]
+def many_files(scale: Scale) -> list[Point]:
+    """Two hundred files."""
+    work = Work(scale.pick(256 * MIB, 32 * MIB), files=200)
+    return [Point("", each(scale.pick(ALL, FAST), base(work)))]
 
 
-def swarm(bench: Bench, options: Options) -> list[Table]:
-    """One seed and several leechers, all of one client, start together; until every leecher has everything."""
-    payload = bench.payload(options.size, options.piece_length)
-    members = present(bench, [MEMBERS[name] for name in options.names])
-    setups = {each.name: SwarmSetup(payload, each, options.leechers, options.seed_rate) for each in members}
-    results = bench.take_turns(setups)
-    title = f"swarm: {format_size(payload.size)} from one seed to {options.leechers} leechers"
-    if not options.seed_rate:
-        return [swarm_table(title, results, payload.size)]
-    one_copy = payload.size / options.seed_rate
-    title += f", the seed sends {format_size(options.seed_rate)}/s, one copy in {one_copy:.1f} s"
-    return [swarm_table(title, results, payload.size, one_copy)]
+def many_pieces(scale: Scale) -> list[Point]:
+    """A hundred thousand pieces, each of one block."""
+    names = ("ours", "libtorrent", "rtorrent", "limit-1")
+    return [Point(count, each(names, base(Work(count * BLOCK, BLOCK)))) for count in scale.pick((100_000,), (5_000,))]
 
 
-def swarm_table(title: str, results: Mapping[str, list[SwarmRun]], size: int, one_copy: float = 0.0) -> Table:
-    """Lay out times, the seed's copies, CPU and waste; with a slow seed also the time in copies sent by it."""
-    columns = ["client", "all complete s", "first to last s", "copies sent by the seed", "CPU s", "peak RSS MiB"]
-    ratios = ["wasted %", "wall / libtorrent", "CPU / libtorrent", *(["wall / one copy"] if one_copy else [])]
-    table = Table(title, [*columns, *ratios], note=disturbed_note(results))
-    base = results.get("libtorrent", [])
-    for name, runs in results.items():
-        downloaded = size * max((len(run.finished) for run in runs), default=1)
-        table.rows.append(
-            [
-                name,
-                spread(values(runs, wall)),
-                spread(values(runs, lambda run: run.spread)),
-                spread(values(runs, lambda run: run.copies)),
-                spread(values(runs, lambda run: run.cpu)),
-                spread(values(runs, lambda run: run.peak_rss / MIB), 0),
-                spread([100 * figure / downloaded for figure in values(runs, lambda run: run.wasted)]),
-                ratio(values(runs, wall), values(base, wall)),
-                ratio(values(runs, lambda run: run.cpu), values(base, lambda run: run.cpu)),
-                *([ratio(values(runs, wall), [one_copy])] if one_copy else []),
-            ]
-        )
-    return table
+def start_up(scale: Scale) -> list[Point]:
+    """So little data that interpreter, libraries, announce, dial and exit are what counts."""
+    names = scale.pick(ALL, ("ours", "libtorrent", "rtorrent", "limit-1"))
+    return [Point("", each(names, base(Work(MIB))))]
 
 
-CASES: dict[str, Case] = {
-    "leech": Case(leech, "clients download the same torrent over loopback"),
-    "startup": Case(startup, "a small torrent, from process start to exit", defaults={"size": "1MiB", "rounds": "11"}),
-    "seed": Case(
-        seed,
-        "the cost of seeding to a libtorrent leecher",
-        tuple(SEEDERS),
-        defaults={"names": "ours,libtorrent,sendfile"},
+def seeding(scale: Scale) -> list[Point]:
+    """What it costs to give."""
+    names = scale.pick((*SWARMING, "webtorrent", "limit-seeder"), ("ours", "libtorrent", "rtorrent", "limit-seeder"))
+    work = Work(scale.pick(GIB, 64 * MIB))
+    return [Point("", {name: Seeding(work, CLIENTS[name]) for name in names})]
+
+
+def swarm(scale: Scale) -> list[Point]:
+    """A seed and its leechers, nothing limited: all of it costs CPU."""
+    names = (*scale.pick(SWARMING, ("ours", "libtorrent")), "limit-1")
+    work = Work(scale.pick(256 * MIB, 16 * MIB))
+    counts = scale.pick((4, 6, 8), (4,))
+    return [Point(count, {name: Swarm(work, CLIENTS[name], count) for name in names}) for count in counts]
+
+
+def slow_seed(scale: Scale) -> list[Point]:
+    """A seed with a slow uplink: what counts is how well the leechers share what it gives."""
+    names = scale.pick(SWARMING, ("ours", "libtorrent"))
+    work, rate = Work(scale.pick(64 * MIB, 8 * MIB)), scale.pick(4 * MIB, 4 * MIB)
+    counts = scale.pick((4, 8), (4,))
+    return [Point(count, {name: Swarm(work, CLIENTS[name], count, rate) for name in names}) for count in counts]
+
+
+def order(scale: Scale) -> list[Point]:
+    """Rarest first and two other orders, where it matters: with a slow seed."""
+    work, rate = Work(scale.pick(64 * MIB, 8 * MIB)), 4 * MIB
+    variants = {
+        "rarest first": Ours(),
+        "random": Ours("ours, random", overrides={"random_first_pieces": 10**9}),
+        "sequential": Ours("ours, sequential", options=("--sequential",)),
+    }
+    counts = scale.pick((2, 4, 8), (4,))
+    return [Point(count, {name: Swarm(work, each, count, rate) for name, each in variants.items()}) for count in counts]
+
+
+def links(scale: Scale) -> list[Point]:
+    """Lines like people have them; four seeders share one in the last case."""
+    specs = [
+        (LinkSpec(10, 50), 1),
+        (LinkSpec(100, 10), 1),
+        (LinkSpec(100, 25), 1),
+        (LinkSpec(100, 25, 0.1), 4),
+        (LinkSpec(200, 50), 1),
+        (LinkSpec(200, 50, 0.1), 1),
+        (LinkSpec(50, 100, 1), 1),
+    ]
+    names = scale.pick((*REAL, "limit-1", "raw-copy"), ("ours", "libtorrent", "raw-copy"))
+    points = []
+    for spec, seeders in specs if not scale.is_quick else specs[2:3]:
+        full = 16 * MIB if spec.mbit <= 10 else 64 * MIB
+        download = base(Work(scale.pick(full, 32 * MIB)), seeders=seeders, seeder="libtorrent", link=spec)
+        points.append(Point(f"{spec}" + f", {seeders} seeders" * (seeders > 1), each(names, download)))
+    return points
+
+
+def depth(scale: Scale) -> list[Point]:
+    """A fixed number of requests under way, and the client's own choice, near and far."""
+    spec = LinkSpec(100, 25)
+    depths = scale.pick((1, 2, 5, 10, 20, 50, 100, 200, 500), (5, 50))
+    points = []
+    for number in depths:
+        names = ("initial_queue_depth", "min_queue_depth", "max_queue_depth", "default_reqq")
+        client = Ours(f"ours, depth {number}", overrides=dict.fromkeys(names, number))
+        far = Work(min(64 * MIB, max(2 * MIB, number * BLOCK * scale.pick(200, 40))))
+        near, own = Work(scale.pick(256 * MIB, 32 * MIB)), Work(scale.pick(64 * MIB, 16 * MIB))
+        trials: dict[str, Trial] = {
+            "loopback": Download(near, client),
+            f"{spec}": Download(far, client, link=spec),
+            f"{spec}, the client's choice": Download(own, CLIENTS["ours"], link=spec),
+        }
+        points.append(Point(number, trials))
+    return points
+
+
+def crowd(scale: Scale) -> list[Point]:
+    """A download from four seeders among peers that have nothing."""
+    names = scale.pick(("ours", "libtorrent", "rtorrent", "qbittorrent"), ("ours", "libtorrent"))
+    work = Work(scale.pick(GIB, 64 * MIB))
+    counts = scale.pick((0, 46, 96, 196), (196,))
+    return [Point(4 + count, each(names, base(work, seeders=4, idle=count))) for count in counts]
+
+
+def idling(scale: Scale) -> list[Point]:
+    """What a connection costs that nothing comes over: two threads, in our case."""
+    names = scale.pick(SWARMING, ("ours", "libtorrent"))
+    counts, seconds = scale.pick((0, 25, 50, 100, 200), (0, 50)), scale.pick(20.0, 2.0)
+    return [
+        Point(count, {name: Idling(Work(64 * MIB), CLIENTS[name], count, seconds) for name in names})
+        for count in counts
+    ]
+
+
+def by_size(scale: Scale) -> list[Point]:
+    """Memory must not grow with the torrent."""
+    names = scale.pick(("ours", "libtorrent", "rtorrent", "limit-1"), ("ours", "limit-1"))
+    sizes = scale.pick((16, 64, 256, 1024, 4096), (16, 128))
+    return [Point(size, each(names, base(Work(size * MIB)))) for size in sizes]
+
+
+TIMES = ("wall", "speed", "cpu", "rss", "wall/limit", "cpu/limit", "wall/libtorrent", "cpu/libtorrent")
+DOWNLOAD = (*TIMES, "seeder_cpu", "wire")
+SWARM = ("wall", "first", "copies", "cpu", "rss", "wasted", "wire", "wall/libtorrent", "cpu/libtorrent")
+
+_ALL = (
+    Case(
+        "comparison",
+        "Comparison with standard clients",
+        "A payload from four seeders that cost almost nothing, over loopback: how fast the clients themselves are. "
+        "aria2 and Transmission spend seconds of it waiting for their next round.",
+        comparison,
+        DOWNLOAD,
+        (Plot("speed"), Plot("cpu"), Plot("rss")),
     ),
-    "swarm": Case(
+    Case(
+        "seeders",
+        "Download speed against the number of seeders",
+        "The same, from one seeder and more. Two processors, a leecher and its seeders: more seeders help only a "
+        "leecher that uses more than one of them.",
+        by_seeders,
+        DOWNLOAD,
+        (Plot("speed"), Plot("cpu")),
+        "seeders",
+    ),
+    Case(
+        "libtorrent-seeders",
+        "Download speed from libtorrent seeders",
+        "Seeders as they are out there need a processor of their own, which the leecher then lacks. The limit has the "
+        "cheap seeder all the same.",
+        by_libtorrent_seeders,
+        DOWNLOAD,
+        (Plot("speed"),),
+        "seeders",
+    ),
+    Case(
+        "peers",
+        "Download speed against the number of peers",
+        "Each seeder sends 8 MiB/s and no more, as peers on the internet are slower than the machine. The speed grows "
+        "with their number until the client has no more time; memory and CPU show what a thread for each peer costs.",
+        by_peers,
+        DOWNLOAD,
+        (Plot("speed", log_x=True), Plot("cpu", log_x=True), Plot("rss", log_x=True)),
+        "peers",
+    ),
+    Case(
+        "piece-length",
+        "Piece sizes",
+        "The same bytes in pieces of 16 KiB, a block each, to 16 MiB.",
+        by_piece_length,
+        DOWNLOAD,
+        (Plot("speed", log_x=True), Plot("rss", log_x=True)),
+        "KiB a piece",
+    ),
+    Case(
+        "files", "Two hundred files", "A file more is an open and a close. The limit writes one.", many_files, DOWNLOAD
+    ),
+    Case(
+        "pieces",
+        "A hundred thousand pieces",
+        "Pieces of one block each: the bookkeeping of pieces, and nothing that hides it.",
+        many_pieces,
+        DOWNLOAD,
+        axis="pieces",
+    ),
+    Case(
+        "startup",
+        "Start-up",
+        "1 MiB, from the process's start to its exit.",
+        start_up,
+        ("wall", "cpu", "rss", "wall/limit", "wall/libtorrent"),
+        (Plot("wall"),),
+        many_rounds=True,
+    ),
+    Case(
+        "seeding",
+        "Seeding",
+        "Each seeder serves one libtorrent leecher; CPU and memory are the seeder's. The limit is sendfile.",
+        seeding,
+        ("wall", "speed", "cpu", "rss", "cpu/limit", "cpu/libtorrent", "wire"),
+        (Plot("cpu"),),
+    ),
+    Case(
+        "swarm",
+        "A swarm from one seed",
+        "A seed and leechers of the same client, which trade. CPU is all of theirs. The limit does the same work with "
+        "all leechers at the cheap seeder.",
         swarm,
-        "one seed and several leechers of one client that trade with each other",
-        tuple(MEMBERS),
-        is_swarm=True,
-        defaults={"names": ",".join(MEMBERS), "size": "256MiB"},
+        (*SWARM, "wall/limit", "cpu/limit"),
+        (Plot("wall"), Plot("cpu")),
+        "leechers",
     ),
-}
+    Case(
+        "slow-seed",
+        "A swarm from a slow seed",
+        "The seed sends 4 MiB/s: nobody can be complete before it has sent one copy. With N leechers, 1 copy is the "
+        "least that it must send, and N means that the leechers gave each other nothing.",
+        slow_seed,
+        (*SWARM, "wall/copy"),
+        (Plot("wall"), Plot("copies")),
+        "leechers",
+    ),
+    Case(
+        "order",
+        "Rarest first against other orders",
+        "The client with its own order of pieces, at random, and in sequence, in a swarm from a slow seed.",
+        order,
+        ("wall", "wall/copy", "first", "copies", "cpu", "wasted"),
+        (Plot("wall"), Plot("copies")),
+        "leechers",
+    ),
+    Case(
+        "links",
+        "Links with a delay",
+        "Each client behind a link; the delay is one way. What TCP alone makes of the link is the row raw-copy, 100 %.",
+        links,
+        ("wall", "speed", "of raw", "cpu", "wire", "seeder_cpu"),
+        (Plot("of raw"),),
+        "link",
+    ),
+    Case(
+        "depth",
+        "Pipeline depth",
+        "The client with a fixed number of requests of 16 KiB under way. On a link nothing comes faster than depth x "
+        "16 KiB a round trip.",
+        depth,
+        ("speed", "cpu per GiB", "wall"),
+        (Plot("speed", log_x=True, log_y=True), Plot("cpu per GiB", log_x=True)),
+        "requests under way",
+    ),
+    Case(
+        "crowd",
+        "A download among many peers",
+        "Four seeders send as fast as they can; all other peers are connected and have nothing.",
+        crowd,
+        ("wall", "speed", "cpu", "rss", "wall/libtorrent", "cpu/libtorrent"),
+        (Plot("speed"), Plot("rss")),
+        "connected peers",
+    ),
+    Case(
+        "idle",
+        "Idle peers",
+        "Connected to peers that have nothing: CPU in percent of one processor, and memory.",
+        idling,
+        ("share", "rss"),
+        (Plot("share"), Plot("rss")),
+        "connected peers",
+    ),
+    Case(
+        "size",
+        "Memory against the size of the torrent",
+        "It must not grow.",
+        by_size,
+        ("rss", "wall", "cpu per GiB", "wall/limit"),
+        (Plot("rss", log_x=True),),
+        "MiB",
+    ),
+)
+CASES: dict[str, Case] = {case.name: case for case in _ALL}

@@ -2,10 +2,9 @@
 
 Run as a program of its own (``python libtorrent_peer.py leech|seed|swarm ...``) and importing nothing of this
 package, so that its time and memory are libtorrent's and an interpreter's. The leecher announces to the
-torrent's tracker and exits as soon as every piece is verified and written. The seeder trusts its file and
-serves until it is killed. A member of a swarm does both, goes on seeding when complete, and prints JSON lines
-with the keys that our client's have. ``--set NAME=VALUE`` changes any libtorrent setting and ``--disk`` the disk
-backend, to repeat the tuning.
+torrent's tracker and exits as soon as every piece is verified and written. The seeder trusts its file. A member of a
+swarm takes and gives, and goes on seeding when complete. Both print JSON lines with the keys that our client's have.
+``--set NAME=VALUE`` changes any libtorrent setting and ``--disk`` the disk backend, to repeat the tuning.
 """
 
 import argparse
@@ -92,12 +91,18 @@ def leech(arguments: argparse.Namespace) -> None:
 
 
 def seed(arguments: argparse.Namespace) -> None:
-    """Serve the torrent until killed; the file is taken to be right, as after a restart with resume data."""
-    session = start_session(arguments.listen, {**SEEDER, **arguments.settings}, arguments.disk)
-    session.add_torrent(complete(torrent_parameters(arguments.torrent, arguments.directory)))
-    while True:
-        session.wait_for_alert(WAIT)
-        session.pop_alerts()
+    """Serve the torrent; the file is taken to be right, as after a restart with resume data."""
+    serve(
+        arguments,
+        {**SEEDER, **arguments.settings},
+        complete(torrent_parameters(arguments.torrent, arguments.directory)),
+    )
+
+
+def swarm(arguments: argparse.Namespace) -> None:
+    """Take and give."""
+    settings = {**LEECHER, **SEEDER, **arguments.settings}
+    serve(arguments, settings, torrent_parameters(arguments.torrent, arguments.directory))
 
 
 def complete(parameters: lt.add_torrent_params) -> lt.add_torrent_params:
@@ -108,17 +113,15 @@ def complete(parameters: lt.add_torrent_params) -> lt.add_torrent_params:
     return parameters
 
 
-def swarm(arguments: argparse.Namespace) -> None:
-    """Take and give until SIGTERM; print a line a second, one at completion and one at the end."""
+def serve(arguments: argparse.Namespace, settings: dict[str, object], parameters: lt.add_torrent_params) -> None:
+    """Run the torrent until SIGTERM; print a line a second, one at completion and one at the end."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    session = start_session(arguments.listen, {**LEECHER, **SEEDER, **arguments.settings}, arguments.disk)
-    parameters = torrent_parameters(arguments.torrent, arguments.directory)
-    handle = session.add_torrent(complete(parameters) if arguments.complete else parameters)
-    if arguments.upload_limit:
-        # On the torrent, not the session: the session's limit leaves out peers of the local network.
-        handle.set_upload_limit(arguments.upload_limit)
-    is_written, next_report = arguments.complete, 0.0
+    is_written, next_report = bool(parameters.flags & lt.torrent_flags.no_verify_files), 0.0
+    session = start_session(arguments.listen, settings, arguments.disk)
+    handle = session.add_torrent(parameters)
+    # On the torrent, not the session: the session's limit leaves out peers of the local network.
+    handle.set_upload_limit(arguments.upload_limit)
     while not stop.is_set():
         session.wait_for_alert(SWARM_WAIT)
         for alert in session.pop_alerts():
@@ -167,8 +170,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--listen", default="127.0.0.1:0")
     parser.add_argument("--disk", choices=DISK_BACKENDS, help="default: the best one for the side")
-    parser.add_argument("--complete", action="store_true", help="swarm: every piece is there, to begin with")
-    parser.add_argument("--upload-limit", type=int, default=0, help="swarm: bytes per second; 0 is no limit")
+    parser.add_argument("--upload-limit", type=int, default=0, help="bytes per second; 0 is no limit")
     parser.add_argument("--set", dest="changes", type=setting, action="append", default=[])
     arguments = parser.parse_args()
     arguments.settings = dict(arguments.changes)

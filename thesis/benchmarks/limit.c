@@ -5,7 +5,9 @@
  * has its own connection and takes every THREADS-th piece. Not a client: the seeder must have every piece and send
  * only what was asked, in that order, as cheap_seeder does; anything else ends the program with status 1.
  *
- * usage: limit OUTPUT SIZE PIECE_LENGTH HASHES_FILE INFO_HASH_HEX THREADS ADDRESS:PORT...
+ * With a MARK other than "-" it creates this file at the end and stays, so that others can look at what it has cost.
+ *
+ * usage: limit OUTPUT SIZE PIECE_LENGTH HASHES_FILE INFO_HASH_HEX THREADS MARK ADDRESS:PORT...
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -215,7 +217,7 @@ static void *leech(void *argument) {
 }
 
 static void read_arguments(int argc, char **argv) {
-    if (argc < 8) fail("usage: limit OUTPUT SIZE PIECE_LENGTH HASHES_FILE INFO_HASH_HEX THREADS ADDRESS:PORT...");
+    if (argc < 9) fail("usage: limit OUTPUT SIZE PIECE_LENGTH HASHES_FILE INFO_HASH_HEX THREADS MARK ADDRESS:PORT...");
     size = strtoull(argv[2], NULL, 10);
     piece_length = strtoull(argv[3], NULL, 10);
     threads = atoi(argv[6]);
@@ -229,8 +231,8 @@ static void read_arguments(int argc, char **argv) {
         if (sscanf(argv[5] + 2 * i, "%2hhx", info_hash + i) != 1) fail("bad info hash");
     output = open(argv[1], O_WRONLY | O_CREAT | O_TRUNC, 0644);
     if (output < 0) fail("cannot write %s", argv[1]);
-    address_list = argv + 7;
-    addresses = argc - 7;
+    address_list = argv + 8;
+    addresses = argc - 8;
 }
 
 int main(int argc, char **argv) {
@@ -240,5 +242,9 @@ int main(int argc, char **argv) {
         if (pthread_create(workers + i, NULL, leech, (void *)(intptr_t)i)) fail("no thread");
     leech((void *)0);
     for (int i = 1; i < threads; i++) pthread_join(workers[i], NULL);
+    if (strcmp(argv[7], "-")) {
+        if (creat(argv[7], 0644) < 0) fail("cannot create %s", argv[7]);
+        pause();
+    }
     return 0;
 }

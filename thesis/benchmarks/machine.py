@@ -1,16 +1,17 @@
 """The computer: what it is, which commit is checked out, and what else it was doing (Linux: /proc)."""
 
+import json
 import os
 import platform
 import shutil
-import socket
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TICKS = os.sysconf("SC_CLK_TCK")  # per second, the unit of /proc/stat and /proc/PID/stat
 BUSY_FIELDS = (0, 1, 2, 7)  # of the cpu line: user, nice, system, steal; interrupts are our own packets
-SOMEWHERE = ("198.51.100.1", 9)  # an address of nobody (RFC 5737): asks for the default route
 TOUCH_STEP = 1 << 20  # bytes a write
 COMMAND_TIMEOUT = 30  # seconds for a command that prints a version
 CC = "cc"
@@ -29,14 +30,26 @@ def describe() -> dict[str, object]:
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "congestion_control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text(encoding="ascii").strip(),
     }
 
 
 def commit() -> str:
     """Return the commit that is checked out, with ``+`` when files differ from it; empty without git."""
+    return git_name("HEAD", ".")
+
+
+def code() -> str:
+    """Return the name of the client's code alone, which stays the same when only the benchmarks change."""
+    return git_name("HEAD:torrent_client", "torrent_client")
+
+
+def git_name(revision: str, path: str) -> str:
+    """Return the short name of a revision, with ``+`` when files below the path differ from it."""
+    git = ["git", "-C", str(REPOSITORY)]
     try:
-        name = first_line(["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"])
-        changed = first_line(["git", "-C", str(REPOSITORY), "status", "--porcelain"])
+        name = first_line([*git, "rev-parse", "--short", revision])
+        changed = first_line([*git, "status", "--porcelain", path])
     except (OSError, subprocess.CalledProcessError):
         return ""
     return name + ("+" if changed else "")
@@ -55,28 +68,18 @@ def busy_seconds() -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the user and system seconds of a running process (10 ms steps)."""
+    """Return the user and system seconds of a running process and its children that have ended (10 ms steps)."""
     stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     fields = stat.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    return sum(map(int, fields[11:15])) / TICKS
 
 
-def peak_rss(pid: int) -> int:
-    """Return the largest resident size that a running process has had since its exec, in bytes."""
+def resident(pid: int, field: str) -> int:
+    """Return a running process's resident size, in bytes: VmRSS now, VmHWM the largest since its exec."""
     for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-def outside_address() -> str:
-    """Return this machine's address towards other networks (nothing is sent); empty when it has none."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(SOMEWHERE)
-        except OSError:
-            return ""
-        return str(probe.getsockname()[0])
 
 
 def touch_memory(directory: Path, size: int) -> None:
@@ -90,6 +93,17 @@ def touch_memory(directory: Path, size: int) -> None:
         for _ in range(size // TOUCH_STEP + 1):
             file.write(zeros)
     path.unlink()
+
+
+def write_json(path: Path, value: Mapping[str, object]) -> None:
+    """Write a file of settings."""
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object."""
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value
 
 
 def missing_compiler() -> str:

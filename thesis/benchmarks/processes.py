@@ -2,7 +2,7 @@
 
 `measure` runs a client through ``launch.py`` and returns what it cost. `Helper` is a seeder or a tracker:
 started before, killed after, its CPU time read while it lives. `Reporter` is a helper that prints how it is
-getting on.
+getting on, `Marked` one that creates a file when it is done.
 """
 
 import contextlib
@@ -13,10 +13,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from thesis.benchmarks import machine
 
@@ -53,10 +53,15 @@ class Cost:
         return self.user + self.system
 
 
-def measure(command: list[str], scratch: Path, timeout: float, mark: Path | None = None) -> Cost:
-    """Run a client to its exit, or until it creates the mark, and return its cost; RunFailed if neither comes."""
+def measure(
+    command: list[str], scratch: Path, timeout: float, mark: Path | None = None, prefix: Sequence[str] = ()
+) -> Cost:
+    """Run a client to its exit, or until it creates the mark, and return its cost; RunFailed if neither comes.
+
+    The prefix is a command that starts another one elsewhere, such as in a namespace; what it takes does not count.
+    """
     result, log = scratch / "launch.json", scratch / "client.log"
-    launcher = [sys.executable, "-I", "-S", str(LAUNCHER), str(result), *command]
+    launcher = [*prefix, sys.executable, "-I", "-S", str(LAUNCHER), str(result), *command]
     with log.open("wb") as output:
         process = subprocess.Popen(
             launcher,
@@ -129,6 +134,11 @@ class Helper:
                 start_new_session=True,
             )
 
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
     def first_line(self) -> str:
         """Wait for the first line that it prints; RunFailed when it ends without one."""
         line = self._process.stdout.readline() if self._process.stdout else b""
@@ -152,13 +162,24 @@ class Helper:
 
     def peak_rss(self) -> int:
         """Return its largest resident size so far, in bytes."""
-        return machine.peak_rss(self._process.pid)
+        return machine.resident(self._process.pid, "VmHWM")
+
+    def rss(self) -> int:
+        """Return its resident size, in bytes."""
+        return machine.resident(self._process.pid, "VmRSS")
+
+    def ask_to_leave(self) -> None:
+        """Send SIGTERM."""
+        ask_to_leave(self._process)
 
     def stop(self) -> None:
         """Kill it."""
         kill_group(self._process)
         if self._process.stdout is not None:
             self._process.stdout.close()
+
+
+H = TypeVar("H", bound=Helper)
 
 
 class Reporter(Helper):
@@ -191,10 +212,6 @@ class Reporter(Helper):
             raise RunFailed(f"{state}, {self._last.get('pieces_done', 0)} pieces: {self.complaint()}")
         return self._completed_at
 
-    def ask_to_leave(self) -> None:
-        """Send SIGTERM."""
-        ask_to_leave(self._process)
-
     def last_report(self) -> dict[str, Any]:
         """Return its last line, once it has ended; RunFailed when it does not end."""
         self._reader.join(GRACE)
@@ -209,11 +226,40 @@ class Reporter(Helper):
         super().stop()
 
 
+class Marked(Helper):
+    """A helper that creates a file when it is complete, and says nothing."""
+
+    def __init__(self, command: list[str], scratch: Path, name: str, mark: Path) -> None:
+        """Start it."""
+        super().__init__(command, scratch, name)
+        self._mark = mark
+
+    def wait_until_complete(self, deadline: float) -> float:
+        """As `Reporter.wait_until_complete`; the time is the file's."""
+        while not self._mark.exists():
+            if not self.alive() or time.monotonic() > deadline:
+                raise RunFailed(f"{'not complete in time' if self.alive() else 'ended'}: {self.complaint()}")
+            time.sleep(POLL)
+        return self._mark.stat().st_mtime - time.time() + time.monotonic()
+
+    def last_report(self) -> dict[str, Any]:
+        """Wait for its end; it knows nothing of bytes."""
+        try:
+            self._process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            self.stop()
+        return {}
+
+
 @contextlib.contextmanager
-def helper(command: list[str], scratch: Path, name: str) -> Iterator[Helper]:
-    """Run a helper for the length of a with block."""
-    process = Helper(command, scratch, name)
+def running(process: H) -> Iterator[H]:
+    """Stop a helper at the end of a with block."""
     try:
         yield process
     finally:
         process.stop()
+
+
+def helper(command: list[str], scratch: Path, name: str) -> contextlib.AbstractContextManager[Helper]:
+    """Run a helper for the length of a with block."""
+    return running(Helper(command, scratch, name))

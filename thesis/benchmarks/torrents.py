@@ -1,4 +1,4 @@
-"""Torrents to measure with: a file of reproducible random bytes, its metainfo, and the check of a copy.
+"""Torrents to measure with: files of reproducible random bytes, its metainfo, and the check of a copy.
 
 The metainfo is encoded here, in a few lines and apart from the client's own code, so that a client under
 test does not make its own examination paper.
@@ -7,6 +7,7 @@ test does not make its own examination paper.
 import hashlib
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,23 +19,48 @@ Bencodable = int | bytes | str | list["Bencodable"] | dict[str, "Bencodable"]
 
 
 @dataclass(frozen=True, slots=True)
-class Payload:
-    """A file to share, with the facts that its torrent states."""
+class Work:
+    """What is to be downloaded; sizes in bytes."""
 
-    path: Path
     size: int
-    piece_length: int
+    piece_length: int = 256 << 10
+    files: int = 1
+
+    def __str__(self) -> str:
+        """Write it the way that tables have it."""
+        files = f"{self.files} files of together " if self.files > 1 else ""
+        return f"{files}{format_size(self.size)} in pieces of {format_size(self.piece_length)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """Files to share, with the facts that their torrent states."""
+
+    root: Path  # the directory to seed from
+    name: str  # in the root: a file, or a directory of numbered files
+    joined: Path  # one file with the bytes of all
+    work: Work
     hashes: bytes  # 20 bytes a piece
 
     @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return self.work.size
+
+    @property
+    def piece_length(self) -> int:
+        """Bytes of a piece, but the last."""
+        return self.work.piece_length
+
+    @property
     def info(self) -> dict[str, Bencodable]:
-        """The torrent's info dictionary."""
-        return {
-            "length": self.size,
-            "name": self.path.name,
-            "piece length": self.piece_length,
-            "pieces": self.hashes,
-        }
+        """The torrent's info dictionary; private, so that nobody looks for peers elsewhere (BEP 27)."""
+        info: dict[str, Bencodable] = {"name": self.name, "piece length": self.piece_length, "pieces": self.hashes}
+        info["private"] = 1
+        if self.work.files == 1:
+            return info | {"length": self.size}
+        files: list[Bencodable] = [{"length": length, "path": [name]} for name, length in file_lengths(self.work)]
+        return info | {"files": files}
 
     @property
     def info_hash(self) -> bytes:
@@ -54,9 +80,25 @@ class Payload:
         path.write_bytes(bencode(metainfo))
         return path
 
-    def matches(self, copy: Path) -> bool:
-        """Return whether the file is there and every byte of it is right."""
-        return copy.is_file() and hash_pieces(copy, self.piece_length) == self.hashes
+    def matches(self, directory: Path) -> bool:
+        """Return whether every file is in the directory, or one of all bytes, and every byte of it is right."""
+        copies, lengths = self.paths_in(directory), [length for _, length in file_lengths(self.work)]
+        if (directory / self.name).is_file():
+            copies, lengths = [directory / self.name], [self.size]
+        if not all(copy.is_file() for copy in copies) or [copy.stat().st_size for copy in copies] != lengths:
+            return False
+        return hash_pieces(copies, self.piece_length) == self.hashes
+
+    def paths_in(self, directory: Path) -> list[Path]:
+        """Return where the files are in a directory."""
+        top = directory / self.name
+        return [top] if self.work.files == 1 else [top / name for name, _ in file_lengths(self.work)]
+
+
+def file_lengths(work: Work) -> list[tuple[str, int]]:
+    """Return name and length of each file, as equal as may be."""
+    bounds = [work.size * number // work.files for number in range(work.files + 1)]
+    return [(f"{number:04d}.bin", bounds[number + 1] - bounds[number]) for number in range(work.files)]
 
 
 def bencode(value: Bencodable) -> bytes:
@@ -72,23 +114,45 @@ def bencode(value: Bencodable) -> bytes:
     return b"d" + b"".join(bencode(key) + bencode(value[key]) for key in sorted(value)) + b"e"
 
 
-def hash_pieces(path: Path, piece_length: int) -> bytes:
-    """Return the SHA-1 of every piece, joined."""
+def hash_pieces(paths: Sequence[Path], piece_length: int) -> bytes:
+    """Return the SHA-1 of every piece of the files' joined bytes, joined."""
     digests = bytearray()
-    buffer = memoryview(bytearray(piece_length))
-    with path.open("rb", buffering=0) as file:
-        while length := file.readinto(buffer):
-            digests += hashlib.sha1(buffer[:length]).digest()
+    piece, room = hashlib.sha1(), piece_length
+    buffer = memoryview(bytearray(CHUNK))
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
+            while length := file.readinto(buffer[: min(CHUNK, room)]):
+                piece.update(buffer[:length])
+                room -= length
+                if not room:
+                    digests += piece.digest()
+                    piece, room = hashlib.sha1(), piece_length
+    if room < piece_length:
+        digests += piece.digest()
     return bytes(digests)
 
 
-def make_payload(path: Path, size: int, piece_length: int) -> Payload:
-    """Write size bytes, the same ones every time, and return them as a payload."""
+def make_payload(root: Path, work: Work) -> Payload:
+    """Write the work's bytes, the same ones every time, below a directory, and return them as a payload."""
+    root.mkdir()
+    name = "payload.bin" if work.files == 1 else "payload"
+    joined = root / name if work.files == 1 else root / "joined.bin"
     generator = random.Random(SEED)
-    with path.open("wb") as file:
-        for start in range(0, size, CHUNK):
-            file.write(generator.randbytes(min(CHUNK, size - start)))
-    return Payload(path, size, piece_length, hash_pieces(path, piece_length))
+    with joined.open("wb") as file:
+        for start in range(0, work.size, CHUNK):
+            file.write(generator.randbytes(min(CHUNK, work.size - start)))
+    payload = Payload(root, name, joined, work, hash_pieces([joined], work.piece_length))
+    if work.files > 1:
+        split(joined, payload)
+    return payload
+
+
+def split(joined: Path, payload: Payload) -> None:
+    """Write the single files."""
+    (payload.root / payload.name).mkdir()
+    with joined.open("rb") as source:
+        for path, (_, length) in zip(payload.paths_in(payload.root), file_lengths(payload.work), strict=True):
+            path.write_bytes(source.read(length))
 
 
 def parse_size(text: str) -> int:

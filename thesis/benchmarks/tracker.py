@@ -3,10 +3,11 @@
 A process of its own, so that its time is nobody else's; not all clients can be given a peer's address
 directly, so all of them get it from here. Prints the port it listens on.
 
-With ``--introduce`` the peers that announced before are in the answer too. Of any two, the one that comes
-later is told of the other, which listens by then: all meet at once, and nobody has to announce twice.
+Those after ``--swarm`` are members of a swarm, known by their ports: each is told of those that announced before it. Of
+any two, the one that comes later is told of the other, which listens by then: all meet at once, and nobody has to
+announce twice.
 
-usage: tracker.py [--introduce] ADDRESS:PORT...
+usage: tracker.py ADDRESS:PORT... [--swarm ADDRESS:PORT...]
 """
 
 import sys
@@ -28,13 +29,13 @@ class AnnounceHandler(BaseHTTPRequestHandler):
     """Answers any GET; what it knows is the class's, for there is one swarm."""
 
     given: tuple[str, ...] = ()  # ADDRESS:PORT of the peers that everybody is told of
-    introduces = False
+    members: dict[str, str] = {}  # noqa: RUF012 - ADDRESS:PORT of each member, by its port
     met: dict[str, None] = {}  # noqa: RUF012 - ADDRESS:PORT of those who announced, in their order
     lock = threading.Lock()  # for met
 
     def do_GET(self) -> None:
         """Send the peers."""
-        peers = b"".join(map(compact, [*self.given, *(self.met_before() if self.introduces else ())]))
+        peers = b"".join(map(compact, [*self.given, *self.met_before()]))
         answer = b"d8:intervali%de5:peers%d:%se" % (INTERVAL, len(peers), peers)
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")
@@ -43,9 +44,11 @@ class AnnounceHandler(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def met_before(self) -> list[str]:
-        """Return all others who have announced, and take note of this one."""
-        port = parse_qs(urlsplit(self.path).query, encoding="latin-1")["port"][0]
-        address = f"{self.client_address[0]}:{port}"
+        """Return all other members who have announced, and take note of this one."""
+        port = parse_qs(urlsplit(self.path).query, encoding="latin-1").get("port", [""])[0]
+        address = self.members.get(port)
+        if address is None:
+            return []
         with self.lock:
             others = [other for other in self.met if other != address]
             self.met[address] = None
@@ -57,8 +60,10 @@ class AnnounceHandler(BaseHTTPRequestHandler):
 
 def main() -> None:
     """Serve until killed."""
-    AnnounceHandler.introduces = "--introduce" in sys.argv
-    AnnounceHandler.given = tuple(word for word in sys.argv[1:] if word != "--introduce")
+    words = sys.argv[1:]
+    end = words.index("--swarm") if "--swarm" in words else len(words)
+    AnnounceHandler.given = tuple(words[:end])
+    AnnounceHandler.members = {address.rpartition(":")[2]: address for address in words[end + 1 :]}
     server = ThreadingHTTPServer(("127.0.0.1", 0), AnnounceHandler)
     print(server.server_address[1], flush=True)
     server.serve_forever()
