@@ -340,7 +340,7 @@ def _add_connection_options(peers: argparse._ArgumentGroup) -> None:
         type=kinds.proxy_url,
         metavar="URL",
         help="go through a proxy, such as socks5://user:password@host:1080, and never past it; http://host:8080 "
-        "carries trackers and web seeds only (default: none, and http_proxy of the environment for trackers)",
+        "carries trackers and web seeds only (default: none, and http_proxy of the environment for these)",
     )
 
 
