@@ -47,6 +47,59 @@ def test_an_address_is_taken_once(pool: PeerPool) -> None:
     assert pool.counts() == (2, 0)
 
 
+def test_of_new_addresses_those_of_high_priority_come_first(pool: PeerPool) -> None:
+    """As soon as we know our own address, also of those that were known before (BEP 40)."""
+    own = PeerAddress("123.213.32.10", 6881)
+    far, near = PeerAddress("98.76.54.32", 1), PeerAddress("123.213.32.234", 1)
+    name = PeerAddress("peer.example", 1)
+    pool.add([near, name], "tracker")
+    pool.prefer((own, PeerAddress("2001:db8::1", 6881)))
+    pool.add([far], "pex")
+    assert (pool.priority(far), pool.priority(near), pool.priority(name)) == (0xEC2D7224, 0x99568189, 0)
+    assert due(pool, now=0.0) == [far, near, name]
+
+
+def test_those_that_the_user_gave_come_before_all_others(pool: PeerPool) -> None:
+    """Whatever their priority."""
+    far, near = PeerAddress("98.76.54.32", 1), PeerAddress("123.213.32.234", 1)
+    pool.prefer((PeerAddress("123.213.32.10", 6881),))
+    pool.add([far], "tracker")
+    pool.add([near], "given")
+    assert due(pool, now=0.0) == [near, far]
+
+
+def test_priority_does_not_make_anybody_wait_longer(pool: PeerPool) -> None:
+    """Those whose time came earlier are dialled earlier."""
+    far, near = PeerAddress("98.76.54.32", 1), PeerAddress("123.213.32.234", 1)
+    pool.prefer((PeerAddress("123.213.32.10", 6881),))
+    pool.add([far, near], "tracker")
+    due(pool, now=0.0)
+    pool.ended(near, now=5.0, useful=False)
+    pool.ended(far, now=6.0, useful=False)
+    assert due(pool, now=20.0) == [near, far]
+
+
+def test_a_peer_that_called_us_can_be_dialled_when_it_has_gone(pool: PeerPool) -> None:
+    """Where it says that it listens; after ten seconds if it was of use, else later."""
+    pool.met(A, now=0.0, useful=True)
+    pool.met(B, now=0.0, useful=False)
+    assert pool.source(A) == "incoming"
+    assert due(pool, now=9.0) == []
+    assert due(pool, now=10.0) == [A]
+    assert due(pool, now=120.0) == [B]
+
+
+def test_meeting_a_known_peer_changes_nothing(pool: PeerPool) -> None:
+    """It keeps its source and its time; who is banned stays out."""
+    pool.add([A], "tracker")
+    pool.ban(B)
+    pool.met(A, now=100.0, useful=True)
+    pool.met(B, now=100.0, useful=True)
+    assert pool.source(A) == "tracker"
+    assert due(pool, now=0.0) == [A]
+    assert due(pool, now=1e6) == []
+
+
 def test_who_called_us_is_incoming(pool: PeerPool) -> None:
     """An address that nobody named."""
     assert pool.source(A) == "incoming"

@@ -8,7 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial, wraps
+from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,15 +35,17 @@ from torrent_client.download_manager import DownloadManager, DownloadOptions
 from torrent_client.local_tracker import LocalTracker
 from torrent_client.peer import Peer
 from torrent_client.peer_connection import PeerConnection
+from torrent_client.protocol.extensions import ExtendedHandshake
 from torrent_client.protocol.messages import Handshake, Have, Interested, Message
 from torrent_client.session import Session
 from torrent_client.stats import TorrentState
-from torrent_client.swarm import PeerCallbacks, Swarm
+from torrent_client.swarm import PeerCallbacks, Swarm, seen_as
 from torrent_client.torrent_parser import TorrentFile
 from torrent_client.tracker_client import PeerAddress
 
 HASH = bytes(range(20))
 OUR_ID = fake_id("us")
+HELLO = ExtendedHandshake()
 CONFIG = Config(socket_tick=30.0, handshake_timeout=30.0, connect_timeout=30.0, redial_delays=(10.0, 100.0))
 
 
@@ -179,6 +183,102 @@ def test_failures_are_redialled_later_and_later(start: Callable[..., Rig], clock
             rig.swarm.dial()
         wait_until(lambda: len(rig.left) == 4)
         assert rig.left == [None] * 4
+
+
+def greeted(rig: Rig, name: str, hello: ExtendedHandshake) -> FakePeer:
+    """Let a peer call that says something of itself; return its end."""
+    caller = rig.call(name)
+    assert caller
+    wait_until(lambda: any(peer.peer_id == fake_id(name) for peer in rig.joined))
+    next(peer for peer in rig.joined if peer.peer_id == fake_id(name)).introduce(hello)
+    return caller
+
+
+def test_a_peer_that_called_us_is_not_dialled_meanwhile(start: Callable[..., Rig], clock: FakeClock) -> None:
+    """Others tell us where it listens; it has all it needs of us. When it has gone, it is dialled."""
+    rig = start()
+    with FakeServer(silent) as server, greeted(rig, "caller", ExtendedHandshake(port=server.port)):
+        rig.swarm.add_addresses([server.address], "pex")
+        clock.advance(5.0)
+        rig.swarm.dial()
+        assert (len(rig.swarm.peers()), rig.swarm.connecting) == (1, 0)
+        assert rig.swarm.pool.next_dial_time() == clock() + 5.0
+        rig.swarm.peers()[0].connection.close("the test has seen it")
+        wait_until(lambda: bool(rig.left))
+        clock.advance(5.0)
+        rig.swarm.dial()
+        wait_until(lambda: len(server.peers) == 1)
+
+
+def test_a_peer_that_called_us_and_has_gone_is_known(start: Callable[..., Rig]) -> None:
+    """If it told where it listens."""
+    rig = start(dials=False)
+    with greeted(rig, "tells", ExtendedHandshake(port=1234)), greeted(rig, "does not", ExtendedHandshake()):
+        pass
+    wait_until(lambda: len(rig.left) == 2)
+    assert list(rig.swarm.pool.addresses().items()) == [(PeerAddress(LOOPBACK, 1234), "incoming")]
+
+
+def peer_at(host: str, your_ip: str | None = None) -> Peer:
+    """Return a peer that says how it sees our address, which is all that there is to it."""
+    peer = object.__new__(Peer)
+    peer.connection = PeerConnection(PeerAddress(host, 1), HASH, OUR_ID)
+    peer.hello = ExtendedHandshake(your_ip=ip_address(your_ip).packed) if your_ip else None
+    return peer
+
+
+@pytest.mark.parametrize(
+    ("told", "believed"),
+    [
+        ([], []),
+        ([("1.1.1.1", "8.8.8.8")], []),
+        ([("1.1.1.1", "8.8.8.8"), ("1.1.1.2", "8.8.8.8")], ["8.8.8.8"]),
+        ([("1.1.1.1", "8.8.8.8"), ("1.1.1.1", "8.8.8.8")], []),  # one voter, twice
+        ([("1.1.1.1", "8.8.8.8"), ("1.1.1.2", "::ffff:8.8.8.8"), ("1.1.1.3", None)], ["8.8.8.8"]),
+        ([("1.1.1.1", "8.8.8.8"), ("1.1.1.2", "8.8.8.8"), ("1.1.1.3", "9.9.9.9"), ("1.1.1.4", "9.9.9.9")], []),
+        ([("10.0.0.1", "10.0.0.9"), ("10.0.0.2", "10.0.0.9")], []),  # of no use outside
+        (
+            [("1.1.1.1", "8.8.8.8"), ("1.1.1.2", "8.8.8.8"), ("2600::1", "2600::9"), ("2600::2", "2600::9")],
+            ["8.8.8.8", "2600::9"],
+        ),
+    ],
+)
+def test_our_own_address_is_what_most_peers_say_it_is(told: list[tuple[str, str | None]], believed: list[str]) -> None:
+    """One alone may lie, and each address has one vote."""
+    assert seen_as(peer_at(host, ip) for host, ip in told) == believed
+
+
+def test_a_useless_peer_gives_its_place_to_a_caller(start: Callable[..., Rig], clock: FakeClock) -> None:
+    """Of several the one that was useless longest; those of use stay, even if the caller has to come again."""
+    rig = start(replace(CONFIG, max_peers=3), dials=False)
+    with greeted(rig, "first", HELLO), greeted(rig, "second", HELLO), greeted(rig, "third", HELLO):
+        for peer, idle in zip(rig.joined, (61.0, 99.0, 5.0), strict=True):
+            peer.idle_seconds = idle
+        rig.swarm.tick(clock())
+        assert len(rig.swarm.peers()) == 3
+        assert rig.call("late") is None
+        rig.swarm.tick(clock())
+        wait_until(lambda: len(rig.left) == 1)
+        assert [peer.peer_id for peer in rig.left if peer] == [rig.joined[1].peer_id]
+        late = rig.call("late")
+        assert late
+        late.close()
+
+
+def test_the_place_of_the_lowest_priority_goes_first(
+    start: Callable[..., Rig], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BEP 40, among those that are useless."""
+    rig = start(replace(CONFIG, max_peers=3), dials=False)
+    with greeted(rig, "first", HELLO), greeted(rig, "second", HELLO), greeted(rig, "third", HELLO):
+        ranks = {peer.connection.address: rank for peer, rank in zip(rig.joined, (7, 9, 1), strict=True)}
+        monkeypatch.setattr(rig.swarm.pool, "priority", ranks.__getitem__)
+        for peer, idle in zip(rig.joined, (61.0, 99.0, 5.0), strict=True):
+            peer.idle_seconds = idle
+        assert rig.call("late") is None
+        rig.swarm.tick(clock())
+        wait_until(lambda: len(rig.left) == 1)
+        assert [peer.peer_id for peer in rig.left if peer] == [rig.joined[0].peer_id]
 
 
 def test_a_swarm_that_does_not_dial_only_listens(start: Callable[..., Rig]) -> None:

@@ -188,7 +188,7 @@ class DownloadManager:
             super_seed=options.super_seed,
         )
         callbacks = PeerCallbacks(self.conversation.joined, self.conversation.received, self.conversation.left)
-        self.swarm: Swarm = Swarm(peer_id, config, callbacks, self._new_connection, clock, slots)
+        self.swarm: Swarm = Swarm(peer_id, config, callbacks, self._new_connection, clock, slots, port)
         self._verifier = PieceVerifier(
             self.pieces,
             self.storage,
@@ -408,9 +408,8 @@ class DownloadManager:
         while not self._wait_for_tick(last_tick + self._config.housekeeping_interval):
             seconds, last_tick = self._clock() - last_tick, self._clock()
             self._measure(seconds)
-            self.swarm.make_room(last_tick)
             self.discovery.tick(last_tick, len(self.swarm.peers()))
-            self.swarm.dial()
+            self.swarm.tick(last_tick)
             self.conversation.tick(last_tick)
             if self._download.last_second or self._state is not TorrentState.DOWNLOADING:
                 last_bytes = last_tick

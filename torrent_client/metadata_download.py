@@ -73,7 +73,7 @@ class MetadataDownload:
             extensions.append(PeerExchange(self._connected, self._on_hearsay, clock, Random()))
         self._extensions = PeerExtensions(extensions, port, config)
         callbacks = PeerCallbacks(self._joined, self._received, self._left)
-        self.swarm = Swarm(peer_id, config, callbacks, self._new_connection, clock, slots)
+        self.swarm = Swarm(peer_id, config, callbacks, self._new_connection, clock, slots, port)
 
     def run(self, given_peers: Sequence[PeerAddress]) -> bytes | None:
         """Return the raw `info` dictionary, or None when `stop` was called first.
@@ -94,7 +94,7 @@ class MetadataDownload:
             while self._metadata is None and not self._stopping:
                 now = self._clock()
                 self._discovery.tick(now, len(self.swarm.peers()))
-                self.swarm.dial()
+                self.swarm.tick(now)
                 self._extensions.tick(now)
                 if self.progress() != last_progress:
                     last_progress, last_news = self.progress(), now

@@ -3,7 +3,10 @@
     new --next_to_dial--> dialled --connected--> connected --disconnected--> waiting (10 s, 2 min, ...)
                              +------- failed -------------------------------> waiting
 
-Spec: none; Transmission's redial delays.
+Of those that have not been tried, those that the user gave come first, and then those of the highest peer priority, as
+soon as it is known how others see our own address.
+
+Spec: BEP 40 (the order); Transmission's redial delays.
 Thread: any; the announce thread adds, housekeeping dials, peers' readers report.
 Lock: `_lock`, a leaf.
 """
@@ -14,9 +17,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from threading import Lock
+from typing import Final
 
 from torrent_client.config import Config
+from torrent_client.protocol.peer_priority import peer_priority
 from torrent_client.tracker_client import PeerAddress
+
+GIVEN_PRIORITY: Final = 1 << 32
+"""Above every priority of BEP 40, which have 32 bits: the user knows better."""
 
 
 @dataclass(slots=True)
@@ -40,11 +48,12 @@ class PeerPool:
         self._config = config
         self._lock = Lock()
         self._known: dict[PeerAddress, _Known] = {}
-        self._queue: list[tuple[float, int, PeerAddress]] = []  # heap of (dial at, tie, address)
+        self._queue: list[tuple[float, int, int, PeerAddress]] = []  # heap of (dial at, -priority, tie, address)
         self._added = 0
+        self._own: tuple[PeerAddress, ...] = ()
         self._banned: set[str] = set()
 
-    def add(self, addresses: Iterable[PeerAddress], source: str) -> int:
+    def add(self, addresses: Iterable[PeerAddress], source: str, *, not_before: float = 0.0) -> int:
         """Take note of addresses that were not known; return how many those were.
 
         When the pool is full, each takes the place of one that failed before, the worst first.
@@ -52,6 +61,7 @@ class PeerPool:
         Args:
             addresses: where peers are said to listen.
             source: who said so, for the display: `tracker`, `given`, ...
+            not_before: when to dial them (monotonic); at once by default.
         """
         with self._lock:
             added = 0
@@ -72,18 +82,46 @@ class PeerPool:
                     evicted.add(evictable[-1])
                     del self._known[evictable.pop()]
                 self._known[address] = _Known(source)
-                self._push(address, 0.0)
+                self._push(address, not_before)
                 added += 1
             if evicted:
-                self._queue = [entry for entry in self._queue if entry[2] not in evicted]
+                self._queue = [entry for entry in self._queue if entry[-1] not in evicted]
                 heapq.heapify(self._queue)
             return added
+
+    def priority(self, address: PeerAddress) -> int:
+        """Return an address's priority for us (BEP 40), 0 while we do not know how others see us."""
+        return max((peer_priority(own, address) or 0 for own in self._own), default=0)
+
+    def prefer(self, own: tuple[PeerAddress, ...]) -> None:
+        """Order the addresses anew.
+
+        Args:
+            own: our addresses, as others see them; one of IPv4 and one of IPv6 at most.
+        """
+        if own == self._own:
+            return
+        self._own = own
+        with self._lock:
+            self._queue = [(when, -self._rank(address), tie, address) for when, _, tie, address in self._queue]
+            heapq.heapify(self._queue)
+
+    def met(self, address: PeerAddress, now: float, *, useful: bool) -> None:
+        """A peer that called us has gone: take note of where it listens, and dial it later if it was not known.
+
+        Args:
+            address: where it says that it listens.
+            now: the clock.
+            useful: it sent good data; else it is not dialled as soon.
+        """
+        delays = self._config.redial_delays
+        self.add([address], "incoming", not_before=now + delays[0 if useful else min(1, len(delays) - 1)])
 
     def next_to_dial(self, now: float) -> PeerAddress | None:
         """Return an address whose time has come, and count it as being dialled; None when there is none."""
         with self._lock:
             while self._queue and self._queue[0][0] <= now:
-                _, _, address = heapq.heappop(self._queue)
+                *_, address = heapq.heappop(self._queue)
                 known = self._known.get(address)
                 if known and not known.busy and _ban_key(address) not in self._banned:
                     known.busy = True
@@ -157,7 +195,12 @@ class PeerPool:
 
     def _push(self, address: PeerAddress, when: float) -> None:
         self._added += 1  # a tie-breaker: of two that are due the older one is dialled first
-        heapq.heappush(self._queue, (when, self._added, address))
+        heapq.heappush(self._queue, (when, -self._rank(address), self._added, address))
+
+    def _rank(self, address: PeerAddress) -> int:
+        """Return what decides between addresses whose time has come."""
+        known = self._known.get(address)
+        return GIVEN_PRIORITY if known and known.source == "given" else self.priority(address)
 
 
 def _ban_key(address: PeerAddress) -> str:

@@ -7,17 +7,19 @@
 Every connection is a worker in a `ThreadPoolExecutor` from dialling to its end; what the messages mean is
 the download manager's business, which gives three callbacks.
 
-Spec: BEP 3; the guide's Task 11.
+Spec: BEP 3, 40 (whom to part from); the guide's Task 11.
 Thread: peers' workers run the connections; every method may be called from any thread.
 Lock: `_peers_lock`, a leaf, around the tables of connections and peers.
 """
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from threading import BoundedSemaphore, Lock
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from torrent_client.config import Config
 from torrent_client.encryption import PeerSocket
@@ -30,6 +32,9 @@ from torrent_client.proxy import NO_PEERS, may_dial_peers
 from torrent_client.tracker_client import PeerAddress
 
 logger = logging.getLogger(__name__)
+
+MIN_VOTES: Final = 2
+"""Peers that must agree on how our own address looks to others; of one alone nothing is believed."""
 
 NewConnection: TypeAlias = Callable[[PeerAddress, PeerSocket | None, Handshake | None], PeerConnection]
 """Makes a connection: to dial when there is no socket, else one that was accepted."""
@@ -57,6 +62,7 @@ class Swarm:
         new_connection: makes a connection for this torrent.
         clock: monotonic seconds.
         slots: one for each connection that all swarms of a session may have together.
+        port: TCP port that we listen on.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class Swarm:
         new_connection: NewConnection,
         clock: Callable[[], float] = time.monotonic,
         slots: BoundedSemaphore | None = None,
+        port: int = 0,
     ) -> None:
         """Begin closed: no connection is made before `open`."""
         self.pool = PeerPool(config)
@@ -75,6 +82,7 @@ class Swarm:
         self._callbacks = callbacks
         self._new_connection = new_connection
         self._clock = clock
+        self._port = port
         self._slots = slots or BoundedSemaphore(config.max_peers)
         self._workers = ThreadPoolExecutor(config.max_peers, thread_name_prefix="peer")
         self._peers_lock = Lock()
@@ -83,6 +91,7 @@ class Swarm:
         self._uploaded_to_gone = 0
         self._is_open = False
         self._dials = False
+        self._turned_away = False  # somebody called since the last tick, and there was no room
         self.is_held_back = False  # the last connection was not made because other torrents have all slots
         self.last_failure: str | None = None  # of the dials since somebody was reached, what the last one came to
 
@@ -161,26 +170,44 @@ class Swarm:
             if address is None:
                 self._slots.release()
                 return
+            if any(peer.listen_address == address for peer in self.peers()):  # it called us
+                self._slots.release()
+                self.pool.ended(address, self._clock(), useful=True)
+                continue
             if not self._start_worker(self._new_connection(address, None, None)):
                 self.pool.ended(address, self._clock(), useful=True)
                 return
 
     def accept(self, sock: PeerSocket, address: PeerAddress, handshake: Handshake) -> bool:
         """Take over a connection that the listener accepted; False when there is no room for it."""
-        return self._take_slot() and self._start_worker(self._new_connection(address, sock, handshake))
+        is_taken = self._take_slot() and self._start_worker(self._new_connection(address, sock, handshake))
+        self._turned_away |= not is_taken and not self.pool.is_banned(address)
+        return is_taken
 
-    def make_room(self, now: float) -> None:
-        """Part from the peer that has been useless longest, when others wait for its place.
+    def tick(self, now: float) -> None:
+        """Learn who we are, and make room; once a second.
 
         Args:
             now: monotonic seconds.
         """
+        self.pool.prefer(tuple(PeerAddress(host, self._port) for host in seen_as(self.peers())))
+        self._make_room(now)
+        self.dial()
+
+    def _make_room(self, now: float) -> None:
+        """Part from a useless peer when others wait for its place: from that of the lowest priority (BEP 40).
+
+        While nobody has told us our address, all have the same priority, and the one goes that is useless longest.
+        """
         due = self.pool.next_dial_time()
-        if not self.is_full or due is None or due > now:
+        somebody_waits = (due is not None and due <= now) or self._turned_away
+        self._turned_away = False
+        if not self.is_full or not somebody_waits:
             return
-        idlest = max(self.peers(), key=lambda peer: peer.idle_seconds, default=None)
-        if idlest and idlest.idle_seconds >= self._config.useless_peer_timeout:
-            idlest.connection.close("others wait for its place")
+        useless = [peer for peer in self.peers() if peer.idle_seconds >= self._config.useless_peer_timeout]
+        if useless:
+            least = min(useless, key=lambda peer: (self.pool.priority(peer.connection.address), -peer.idle_seconds))
+            least.connection.close("others wait for its place")
 
     def ban(self, addresses: Iterable[PeerAddress], reason: str) -> None:
         """Ban peers for good and close their connections."""
@@ -296,12 +323,40 @@ class Swarm:
         with self._peers_lock:
             if self._peers.pop(connection, None):
                 self._uploaded_to_gone += connection.uploaded
-        if self._uncount(connection) and connection.outgoing:
+        is_counted = self._uncount(connection)
+        if is_counted and connection.outgoing:
             if peer is None and self._is_open:
                 self.last_failure = connection.close_reason
             if connection.remote and connection.remote.peer_id == self._peer_id:
                 self.pool.forget(connection.address)  # it is ourselves
             else:
                 self.pool.ended(connection.address, self._clock(), useful=bool(peer and peer.download.total))
+        elif peer and peer.listen_address and not connection.outgoing:
+            self.pool.met(peer.listen_address, self._clock(), useful=bool(peer.download.total))
         self._callbacks.left(peer)
         self.dial()
+
+
+def seen_as(peers: Iterable[Peer]) -> list[str]:
+    """Return how others see our own address, by what they say of it: no more than one of IPv4 and one of IPv6.
+
+    A peer may lie, so that most of them must agree, each of their own addresses having one vote; and what is said
+    within a network of our own is of no use outside.
+    """
+    votes = {peer.connection.address.host: ip for peer in peers if (ip := _own_address_told_by(peer))}
+    found = []
+    for version in (4, 6):
+        told = Counter(str(ip) for ip in votes.values() if ip.version == version)
+        host, count = max(told.items(), key=lambda item: item[1], default=("", 0))
+        if count >= MIN_VOTES and 2 * count > told.total():
+            found.append(host)
+    return found
+
+
+def _own_address_told_by(peer: Peer) -> IPv4Address | IPv6Address | None:
+    """Return the address that a peer says it sees us at, if others can see us there, too."""
+    if peer.hello is None or peer.hello.your_ip is None:
+        return None
+    ip = ip_address(peer.hello.your_ip)
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return ip if ip.is_global else None
