@@ -166,9 +166,11 @@ def test_stopping_does_not_wait_for_a_search() -> None:
     mapper.begin_stop()
     mapper.finish_stop()
     assert time.monotonic() - started < 1
+    assert mapper.status == PortMapStatus("off")
     found.set()
     mapper._thread.join()
     assert not gateway.mapped
+    assert mapper.status == PortMapStatus("off")
 
 
 def test_a_bug_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -125,6 +125,8 @@ class PortMapper:
         """Let the thread take the mapping back and end; returns at once."""
         self._stop_by = self._clock() + UNMAP_LIMIT
         self._stopping.set()
+        if not self._mapped:
+            self.status = PortMapStatus()
 
     def finish_stop(self) -> None:
         """Wait for that, unless there is nothing to take back, and not for long."""
