@@ -12,11 +12,11 @@ from tests.fake_peer import fake_id
 from torrent_client import trace
 from torrent_client.cli.main import main
 from torrent_client.cli.trace import diagram
-from torrent_client.protocol import messages
+from torrent_client.protocol import messages, udp_tracker
 from torrent_client.protocol.describe import describe, describe_handshake, extension_numbers, show_value
 from torrent_client.protocol.extensions import ExtendedHandshake
-from torrent_client.trace import TraceEvent, Tracer, line_of, write_jsonl
 from torrent_client.trace_pcap import PcapWriter
+from torrent_client.tracer import TraceEvent, Tracer, line_of, write_jsonl
 
 HANDSHAKE = messages.Handshake(bytes(range(20)), fake_id("peer"), messages.reserved_bits(messages.RESERVED_FAST))
 EVERY_MESSAGE: list[messages.Message] = [
@@ -129,7 +129,7 @@ def test_a_sink_that_fails_is_given_up_and_the_others_go_on(caplog: pytest.LogCa
 
 
 def test_nothing_is_followed_while_nobody_traces() -> None:
-    assert trace.active() is None
+    assert not trace.is_on()
     assert trace.follow(None, "x", outgoing=True) is None  # type: ignore[arg-type]
 
 
@@ -240,3 +240,30 @@ def test_a_capture_takes_ipv6_mapped_and_unknown_addresses_and_datagrams() -> No
     v4, v6, unknown = packets_of(file.getvalue())
     assert (v4[0] >> 4, v6[0] >> 4, unknown[0] >> 4) == (4, 6, 4)
     assert v4[-3:] == v6[-3:] == b"abc"
+
+
+def test_datagrams_of_trackers_and_dht_are_told_in_words() -> None:
+    events: list[TraceEvent] = []
+    capture = io.BytesIO()
+    ends = ("10.0.0.1", 5000), ("10.0.0.2", 6969)
+    with trace.tracing(Tracer([events.append], PcapWriter(capture, lambda: 0.0))):
+        question = udp_tracker.connect_request(7)
+        trace.datagram("tracker", lambda: ends[0], ends[1], question, sent=True)
+        trace.datagram("tracker", lambda: ends[0], ends[1], struct.pack(">IIQ", 0, 7, 99), sent=False)
+        trace.datagram("dht", lambda: ends[0], ends[1], b"d1:ad2:id3:abce1:q4:ping1:t1:x1:y1:qe", sent=True)
+        trace.datagram("dht", lambda: ends[0], ends[1], b"garbage", sent=False)
+    assert [event.name for event in events] == ["connect request", "connect response", "ping", "datagram"]
+    assert ("transaction id", "7", "00000007") in [tuple(field) for field in events[0].fields]
+    assert events[1].fields[-1][:2] == ("connection id", "99")
+    assert len(packets_of(capture.getvalue())) == 4
+
+
+def test_an_http_announce_is_told_with_its_parameters_and_the_answer() -> None:
+    events: list[TraceEvent] = []
+    capture = io.BytesIO()
+    with trace.tracing(Tracer([events.append], PcapWriter(capture, lambda: 0.0))):
+        trace.http_exchange("http://t.example:6969/announce?port=1&left=2", "200 OK", b"d8:intervali1800ee")
+    assert [event.name for event in events] == ["GET /announce", "HTTP 200 OK"]
+    assert ("left", "2", "") in [tuple(field) for field in events[0].fields]
+    assert events[1].fields == [("interval", "1800", "")]
+    assert b"GET /announce?port=1&left=2 HTTP/1.1" in capture.getvalue()

@@ -55,7 +55,6 @@ from torrent_client.protocol.messages import (
 )
 from torrent_client.protocol.mse import Crypto
 from torrent_client.rate_limiter import Limits
-from torrent_client.trace import StreamTrace
 from torrent_client.tracker_client import PeerAddress
 
 
@@ -112,7 +111,7 @@ class PeerConnection:
         self._reader = MessageReader(max_message_length)
         self._sock: PeerSocket | None = sock
         self._writer: PeerWriter | None = None
-        self._trace: StreamTrace | None = None
+        self._trace: trace.StreamTrace | None = None
 
     # --- opening -------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from threading import Timer
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_from_bytes, urldefrag, urlsplit
 
-from torrent_client import __version__
+from torrent_client import __version__, trace
 from torrent_client.abort import Abort
 from torrent_client.config import MAX_TRACKER_RESPONSE, Config
 from torrent_client.errors import BencodeError, TrackerError, TrackerSilent
@@ -273,6 +273,7 @@ class HttpTrackerClient:
                         body = _body(response, deadline)
                         if any(abort.is_set for abort in aborts):
                             raise TrackerError("cut off")  # `_get` says why
+                        trace.http_exchange(url, f"{response.status_code} {response.reason}", body)
                         return body
                     url = redirected(url, target, looks_up=self._config.allows_direct)
             # Both libraries let some of the errors below them through: of names that are none, say.

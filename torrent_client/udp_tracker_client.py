@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from torrent_client import trace
 from torrent_client.abort import Abort
 from torrent_client.config import MAX_UDP_TRACKER_RESPONSE, Config
 from torrent_client.errors import TrackerError, TrackerSilent
@@ -216,7 +217,9 @@ class UdpTrackerClient:
             OSError: the address cannot be reached.
         """
         transaction_id = self._rng.getrandbits(32)
-        sock.send(request(transaction_id))
+        question = request(transaction_id)
+        sock.send(question)
+        trace.datagram("tracker", sock.getsockname, sock.getpeername(), question, sent=True)
         strays = 0
         while strays < MAX_STRAY_DATAGRAMS:
             if abort and abort.is_set:
@@ -229,6 +232,7 @@ class UdpTrackerClient:
                 datagram = sock.recv(MAX_UDP_TRACKER_RESPONSE + 1)
             except TimeoutError:
                 continue
+            trace.datagram("tracker", sock.getsockname, sock.getpeername(), datagram, sent=False)
             if udp_tracker.is_answer(datagram, transaction_id) and len(datagram) <= MAX_UDP_TRACKER_RESPONSE:
                 return datagram
             strays += 1

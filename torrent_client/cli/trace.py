@@ -21,8 +21,9 @@ from typing import BinaryIO, Final, NamedTuple
 
 from torrent_client.errors import TorrentError
 from torrent_client.text import printable
-from torrent_client.trace import TraceEvent, Tracer, line_of, tracing, write_jsonl, write_lines
+from torrent_client.trace import tracing
 from torrent_client.trace_pcap import PcapWriter
+from torrent_client.tracer import TraceEvent, Tracer, line_of, write_jsonl, write_lines
 
 COLUMN: Final = 28
 """Characters from one lifeline to the next."""

@@ -28,6 +28,7 @@ from selectors import EVENT_READ, DefaultSelector
 from threading import Event, Thread
 from typing import Final
 
+from torrent_client import trace
 from torrent_client.config import DHT_ROUTERS, Config
 from torrent_client.dht import saved_nodes
 from torrent_client.dht.engine import DhtEngine
@@ -324,6 +325,7 @@ class DhtNode:
             except OSError as error:
                 logger.debug("DHT: %s", error)
                 return
+            trace.datagram("dht", self._sockets[family].getsockname, address, data, sent=False)
             if address[1]:
                 self._engines[family].receive(data, Endpoint(address[0].partition("%")[0], address[1]))
 
@@ -357,6 +359,7 @@ class DhtNode:
         def send(data: bytes, endpoint: Endpoint) -> None:
             try:
                 self._sockets[family].sendto(data, endpoint)
+                trace.datagram("dht", self._sockets[family].getsockname, endpoint, data, sent=True)
                 self._send_errors.pop(family, None)
             except OSError as error:
                 self._send_errors[family] = (error.strerror or str(error)).lower()

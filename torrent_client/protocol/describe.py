@@ -1,12 +1,12 @@
-"""Peer messages in words: their name, each field with its bytes, what they mean, and where that is specified.
+"""Messages in words: their name, each field with its bytes, what they mean, and where that is specified.
 
     0000000d 06 00000003 00004000 00004000
     request   length prefix 13 (0000000d)  id 6 (06)  index 3 (00000003)  begin 16384 (00004000) ...
               "Asks for `length` bytes at `begin` of piece `piece_index`."   BEP 3
 
-What it means is the first sentence of the message's own docstring.
+What a peer message means is the first sentence of its own docstring.
 
-Spec: BEP 3, 5, 6, 9, 10, 11.
+Spec: BEP 3, 5, 6, 9, 10, 11, 15.
 Thread: pure.
 Lock: none.
 """
@@ -134,6 +134,117 @@ def extension_numbers(message: Message) -> dict[int, str] | None:
     if not isinstance(table, dict):
         return {}
     return {number: printable(name, 30) for name, number in table.items() if isinstance(number, int) and number}
+
+
+def describe_krpc(data: bytes) -> Description:
+    """Return a datagram of the DHT in words."""
+    value, _ = _decoded(data)
+    if not isinstance(value, dict):
+        return _nonsense(data)
+    kind = value.get(b"y")
+    query = value.get(b"q")
+    names = {b"q": printable(query, 30) if isinstance(query, bytes) else "query", b"r": "response", b"e": "error"}
+    name = names.get(kind, "datagram") if isinstance(kind, bytes) else "datagram"
+    fields = tuple(Field(printable(key, 20), show_value(item), b"") for key, item in value.items())
+    return Description(name, fields, _KRPC_MEANINGS.get(name, ""), "BEP 5", len(data))
+
+
+def describe_udp_tracker(data: bytes, *, is_request: bool) -> Description:
+    """Return a datagram to or from a UDP tracker in words.
+
+    Args:
+        data: all of it.
+        is_request: whether it goes to the tracker.
+    """
+    start = 8 if is_request else 0  # a request begins with a connection id
+    if len(data) < start + 8:
+        return _nonsense(data)
+    action = int.from_bytes(data[start : start + 4], "big")
+    name = _UDP_ACTIONS.get(action, f"action {action}") + (" request" if is_request else " response")
+    fields = []
+    position = 0
+    for field, size in _UDP_LAYOUTS.get((action, is_request), _UDP_HEADS[is_request]):
+        part = data[position : position + size]
+        if part:
+            shown = part.hex() if size > 8 else str(int.from_bytes(part, "big"))
+            fields.append(Field(field, shown, part))
+        position += size
+    if position < len(data):
+        rest = data[position:]
+        fields.append(Field("data", f"{len(rest):,} bytes", rest[:BYTES_SHOWN]))
+    return Description(name, tuple(fields), _UDP_MEANINGS.get((action, is_request), ""), "BEP 15", len(data))
+
+
+def describe_http_request(path: str, query: str, size: int) -> Description:
+    """Return a request to an HTTP tracker in words.
+
+    Args:
+        path: of the URL.
+        query: of the URL, still percent-encoded.
+        size: bytes of the request.
+    """
+    pairs = (part.partition("=") for part in query.split("&") if part)
+    fields = tuple(Field(printable(key, 30), printable(value, 200), b"") for key, _, value in pairs)
+    meaning = "Tells the tracker of us, and asks it for peers." if "scrape" not in path else "Asks how many there are."
+    return Description(f"GET {printable(path, 60)}", fields, meaning, "BEP 3", size)
+
+
+def describe_http_answer(status: str, body: bytes) -> Description:
+    """Return an HTTP tracker's answer in words.
+
+    Args:
+        status: `200 OK`.
+        body: bencoded, if it is a tracker's.
+    """
+    value, _ = _decoded(body)
+    items = value.items() if isinstance(value, dict) else ()
+    fields = tuple(Field(printable(key, 40), show_value(item), b"") for key, item in items)
+    return Description(f"HTTP {printable(status, 40)}", fields, "The tracker's answer.", "BEP 3", len(body))
+
+
+def _nonsense(data: bytes) -> Description:
+    return Description("datagram", (Field("data", f"{len(data):,} bytes", data[:BYTES_SHOWN]),), "", "", len(data))
+
+
+_KRPC_MEANINGS: Final = {
+    "ping": "Asks whether the node is there.",
+    "find_node": "Asks for the nodes nearest to an id.",
+    "get_peers": "Asks for peers of a torrent, or for the nodes nearest to its info hash.",
+    "announce_peer": "Says that the sender is a peer of a torrent; the token shows that it asked before.",
+    "response": "Answers the query with the same transaction id `t`.",
+    "error": "Says why a query is not answered.",
+}
+_UDP_ACTIONS: Final = {0: "connect", 1: "announce", 2: "scrape", 3: "error"}
+_REQUEST_HEAD: Final = (("connection id", 8), ("action", 4), ("transaction id", 4))
+_ANSWER_HEAD: Final = (("action", 4), ("transaction id", 4))
+_UDP_HEADS: Final = {True: _REQUEST_HEAD, False: _ANSWER_HEAD}
+_UDP_LAYOUTS: Final = {
+    (0, True): (("protocol id", 8), ("action", 4), ("transaction id", 4)),
+    (0, False): (*_ANSWER_HEAD, ("connection id", 8)),
+    (1, True): (
+        *_REQUEST_HEAD,
+        ("info hash", 20),
+        ("peer id", 20),
+        ("downloaded", 8),
+        ("left", 8),
+        ("uploaded", 8),
+        ("event", 4),
+        ("ip", 4),
+        ("key", 4),
+        ("num want", 4),
+        ("port", 2),
+    ),
+    (1, False): (*_ANSWER_HEAD, ("interval", 4), ("leechers", 4), ("seeders", 4)),
+}
+_UDP_MEANINGS: Final = {
+    (0, True): "Asks for a connection id, which shows that the sender's address is its own.",
+    (0, False): "Gives a connection id, good for a minute.",
+    (1, True): "Tells the tracker of us, and asks it for peers.",
+    (1, False): "Gives peers, and says when to ask again.",
+    (2, True): "Asks how many seeders and leechers there are.",
+    (2, False): "Says how many seeders, downloads and leechers there are of each torrent.",
+    (3, False): "Says why the tracker refuses.",
+}
 
 
 def _fields(message: Message, data: bytes) -> Iterator[Field]:
