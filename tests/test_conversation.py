@@ -164,6 +164,19 @@ def test_our_extension_handshake_tells_limits_and_whether_we_only_upload(room: R
     assert [one.upload_only for one in hello] == [True]
 
 
+def test_peers_hear_when_we_want_nothing_more(room: Room, clock: FakeClock) -> None:
+    """Once, in another handshake (BEP 21), and those who come later in their first one."""
+    _, connection = room.join()
+    room.talk.tick(clock())
+    for index in range(PIECES):
+        room.pieces.mark_complete(index)
+    room.talk.tick(clock())
+    room.talk.tick(clock())
+    hellos = [ExtendedHandshake.decode(one.payload) for one in connection.take(messages.Extended)]
+    assert [one.upload_only for one in hellos] == [False, True]
+    assert [one.request_queue for one in hellos] == [2000, 2000]
+
+
 def test_two_that_only_upload_part(seed: Room) -> None:
     """Neither wants anything of the other."""
     peer, _ = seed.join()

@@ -100,6 +100,15 @@ def test_extensions_that_are_off_or_out_of_range_are_left_out() -> None:
     assert decoded({b"m": ids}).extensions == {"first": 1, "last": 255}
 
 
+def test_a_later_handshake_says_only_what_has_changed() -> None:
+    """Extensions come and go one by one; who wants something again says so by not saying that it does not."""
+    first = decoded({b"m": {b"ut_pex": 1, b"ut_metadata": 2}, b"v": b"X 1", b"p": 5, b"reqq": 9, b"upload_only": 1})
+    later = first.updated_by(decoded({b"m": {b"ut_pex": 0, b"new": 7}, b"metadata_size": 3, b"e": 1}))
+    assert later.extensions == {"ut_metadata": 2, "new": 7}
+    assert (later.client, later.port, later.request_queue, later.metadata_size) == ("X 1", 5, 9, 3)
+    assert (later.upload_only, later.prefers_encryption) == (False, True)
+
+
 @pytest.mark.parametrize("value", [1, b"ut_pex", [b"ut_pex", 1]])
 def test_extensions_that_are_no_dictionary_are_none(value: BencodeValue) -> None:
     """The peer then has none, and is still a peer."""

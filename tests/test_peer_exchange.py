@@ -188,8 +188,7 @@ def test_a_peer_that_switches_it_off_hears_no_more(room: Room) -> None:
     """It may say so in a later handshake (BEP 10)."""
     one = room.join("192.0.2.1")
     room.join("192.0.2.2")
-    one.introduce(ExtendedHandshake({"ut_pex": 0}))
-    one.introduce(ExtendedHandshake({}))
+    one.introduce(ExtendedHandshake(switched_off=frozenset({"ut_pex"})))
     room.tick(10)
     assert room.told(one) == []
 

@@ -86,6 +86,7 @@ class Conversation:
         self._choker = Choker(rng, slots=config.upload_slots, max_slots=config.max_upload_slots)
         self._super_seeder = SuperSeeder(pieces.piece_count, rng, clock) if super_seed else None
         self._asks = True
+        self._said_upload_only = False
 
     def stop_asking(self) -> None:
         """Ask for no more blocks: there is nowhere to put them."""
@@ -97,6 +98,7 @@ class Conversation:
             self.update_interest(peer)
         if self._super_seeder:
             self._show(self._super_seeder.tick(now))
+        self._say_whether_we_only_upload()
         self._extensions.tick(now)
         self._time_out(now)
         self.feed_hungry(now)
@@ -111,13 +113,24 @@ class Conversation:
         self._tell_pieces(connection, told)
         self._pieces.add_peer(peer)
         self._pieces.peer_choked(peer, keeps_requests=False)  # every connection begins choked (BEP 3)
-        upload_only = self._pieces.is_done and super_seeder is None
-        self._extensions.greet(peer, upload_only=upload_only, metadata_size=self._metadata_size)
+        self._extensions.greet(peer, upload_only=self._only_uploads, metadata_size=self._metadata_size)
         if super_seeder:
             self._show(super_seeder.joined(peer))
             return
         for index in Bitfield(told.size, self._pieces.bitfield.bits & ~told.bits):
             connection.send(messages.Have(index))  # came before `announce_piece` knew of the peer
+
+    @property
+    def _only_uploads(self) -> bool:
+        """Whether we want nothing more; a super-seeder does not say so, for it shows that it has nothing."""
+        return self._pieces.is_done and not (self._super_seeder and self._pieces.is_complete)
+
+    def _say_whether_we_only_upload(self) -> None:
+        """Repeat our handshake when that has changed: other seeds may then leave us to those who need us (BEP 21)."""
+        if self._said_upload_only != self._only_uploads:
+            self._said_upload_only = self._only_uploads
+            for peer in self._peers():
+                self._extensions.greet(peer, upload_only=self._said_upload_only, metadata_size=self._metadata_size)
 
     def _tell_pieces(self, connection: PeerConnection, pieces: Bitfield) -> None:
         """Say what we have in the fewest bytes; with BEP 6 something must be said."""

@@ -41,7 +41,7 @@ class Peer(BlockSource):
 
     def introduce(self, hello: ExtendedHandshake) -> None:
         """Take note of what the peer says of itself; it may say so again later (BEP 10)."""
-        self.hello = hello
+        self.hello = self.hello.updated_by(hello) if self.hello else hello
         self.client = hello.client or self.client
         if hello.request_queue:
             self.pipeline.peer_accepts(hello.request_queue)

@@ -11,7 +11,7 @@ Thread: pure.
 Lock: none.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torrent_client.config import MAX_TORRENT_SIZE
 from torrent_client.errors import BencodeError, ProtocolViolation
@@ -42,6 +42,7 @@ class ExtendedHandshake:
         upload_only: it wants nothing from anybody (BEP 21).
         metadata_size: bytes of the `info` dictionary, if it has that (BEP 9).
         your_ip: the other side's address as seen by the sender, 4 or 16 bytes (`yourip`).
+        switched_off: extensions that it speaks no more, in a later handshake.
         prefers_encryption: it would rather be dialled with message stream encryption (`e`, BEP 11).
     """
 
@@ -52,7 +53,21 @@ class ExtendedHandshake:
     upload_only: bool = False
     metadata_size: int | None = None
     your_ip: bytes | None = None
+    switched_off: frozenset[str] = frozenset()
     prefers_encryption: bool = False
+
+    def updated_by(self, later: "ExtendedHandshake") -> "ExtendedHandshake":
+        """Return what holds after a later handshake, which need only say what has changed (BEP 10)."""
+        kept = {name: number for name, number in self.extensions.items() if name not in later.switched_off}
+        return replace(
+            later,
+            extensions=kept | later.extensions,
+            client=later.client or self.client,
+            port=later.port or self.port,
+            request_queue=later.request_queue or self.request_queue,
+            metadata_size=later.metadata_size or self.metadata_size,
+            your_ip=later.your_ip or self.your_ip,
+        )
 
     def encode(self) -> bytes:
         """Return the payload of the extended message, without its id byte."""
@@ -90,8 +105,10 @@ class ExtendedHandshake:
             raise ProtocolViolation(f"extension handshake: {error}") from error
         if not isinstance(value, dict):
             raise ProtocolViolation("extension handshake: not a dictionary (BEP 10)")
+        numbers = _extension_ids(value.get(b"m"))
         return cls(
-            extensions=_extension_ids(value.get(b"m")),
+            extensions={name: number for name, number in numbers.items() if number},
+            switched_off=frozenset(name for name, number in numbers.items() if not number),
             client=_client_name(value.get(b"v")),
             port=_number(value.get(b"p"), 1, 65_535),
             request_queue=_number(value.get(b"reqq"), 1, 1_000_000),
@@ -103,13 +120,13 @@ class ExtendedHandshake:
 
 
 def _extension_ids(value: BencodeValue | None) -> dict[str, int]:
-    """Keep the extensions that are switched on: id 0 means off (BEP 10)."""
+    """Keep the numbers of extensions that have a byte; 0 means off (BEP 10)."""
     if not isinstance(value, dict):
         return {}
     return {
         name.decode("utf-8", "replace"): number
         for name, number in value.items()
-        if isinstance(number, int) and 1 <= number <= 255
+        if isinstance(number, int) and 0 <= number <= 255
     }
 
 
