@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.milestones.child import ROOT, use_modules_of
 from tests.milestones.lesson import Torrent
-from tests.milestones.student import Student
+from tests.milestones.student import Later, Student
 
 
 def manager_of(student: Student, torrent_path: Path, output: Path) -> Any:
@@ -21,6 +21,15 @@ def manager_of(student: Student, torrent_path: Path, output: Path) -> Any:
     output.mkdir(exist_ok=True)
     kind = student.find("torrent_parser", "TorrentFile")
     parsed = student.call(getattr(kind, "from_file", kind), path=str(torrent_path))
+
+    def peers() -> Any:
+        """Ask the tracker with the student's TrackerClient, for a manager that wants to be given peers."""
+        make = student.find("tracker_client", "TrackerClient")
+        names = {"announce": "announce", "info_hash": "info_hash", "length": "length"}
+        facts = {key: student.attribute(parsed, name) for key, name in names.items()}
+        client = student.call(make, torrent=parsed, peer_id=student.peer_id(), port=6881, **facts)
+        return student.method(client, "get_peers")()
+
     return student.call(
         student.find("download_manager", "DownloadManager"),
         path=str(torrent_path),
@@ -29,6 +38,7 @@ def manager_of(student: Student, torrent_path: Path, output: Path) -> Any:
         output_file=str(output / torrent_path.stem),
         peer_id=student.peer_id(),
         port=6881,
+        peers=Later(peers),
     )
 
 

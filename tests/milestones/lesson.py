@@ -204,6 +204,14 @@ class Link:
             data += part
         return data
 
+    def at_most(self, count: int) -> bytes:
+        """Read so many bytes, or as many as come before the other side falls silent for a second."""
+        data = b""
+        with suppress(OSError):
+            while len(data) < count and self.has_more(1.0) and (part := self.sock.recv(count - len(data))):
+                data += part
+        return data
+
     def message(self) -> tuple[int, bytes]:
         """Read one message that is no keep-alive: id and payload."""
         while True:
@@ -328,11 +336,9 @@ class Seeder:
         with suppress(Gone, TimeoutError, OSError), link.sock:
             if self.before:
                 self.before(link)
-            handshake = b""
-            try:
-                handshake = link.exactly(68)
-            finally:
-                self.handshakes.append(handshake)
+            self.handshakes.append(link.at_most(68))
+            if len(self.handshakes[-1]) < 68:
+                return
             info_hash = sha1(b"another").digest() if self.wrong_hash else self.torrent.info_hash
             link.send(PROTOCOL + bytes(8) + info_hash + self.peer_id)
             if self.script:
