@@ -38,7 +38,8 @@ from tests.support import payload, wait_until
 from torrent_client.bitfield import Bitfield
 from torrent_client.config import BLOCK_SIZE, Config
 from torrent_client.conversation import Conversation
-from torrent_client.download_manager import DownloadManager, DownloadOptions
+from torrent_client.download_manager import DownloadManager
+from torrent_client.download_options import DownloadOptions
 from torrent_client.errors import DownloadStalled, StorageError, TorrentError
 from torrent_client.local_tracker import LocalTracker
 from torrent_client.piece_manager import PieceManager

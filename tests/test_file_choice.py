@@ -10,7 +10,8 @@ import pytest
 from tests.fake_peer import FakeServer, fake_id, seeder, serving, torrent_of
 from tests.support import payload, wait_until
 from torrent_client.config import Config
-from torrent_client.download_manager import DownloadManager, DownloadOptions
+from torrent_client.download_manager import DownloadManager
+from torrent_client.download_options import DownloadOptions
 from torrent_client.errors import SelectionError, StorageError
 from torrent_client.file_selection import ALL_FILES, FileSelection, parse_priorities, parse_ranges
 from torrent_client.part_file import part_file_name

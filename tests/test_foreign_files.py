@@ -5,7 +5,8 @@ from random import Random
 
 from tests.support import payload
 from torrent_client.config import Config
-from torrent_client.download_manager import DownloadManager, DownloadOptions
+from torrent_client.download_manager import DownloadManager
+from torrent_client.download_options import DownloadOptions
 from torrent_client.stats import TorrentState
 from torrent_client.storage import Storage
 from torrent_client.torrent_creator import create_torrent

@@ -13,7 +13,8 @@ from tests.support import payload, wait_until
 from torrent_client.cli.arguments import BEHAVIOURS as CHOICES
 from torrent_client.cli.main import main
 from torrent_client.config import Config
-from torrent_client.download_manager import DownloadManager, DownloadOptions
+from torrent_client.download_manager import DownloadManager
+from torrent_client.download_options import DownloadOptions
 from torrent_client.misbehaving_peers import BEHAVIOURS, Behaviour, Gallery
 from torrent_client.stats import TorrentStats
 from torrent_client.tracker_client import PeerAddress

@@ -18,7 +18,8 @@ from tests.support import payload, running_client, wait_until
 from tests.web_server import WebServer
 from torrent_client.config import Config
 from torrent_client.dialing import open_peer_socket
-from torrent_client.download_manager import DownloadManager, DownloadOptions
+from torrent_client.download_manager import DownloadManager
+from torrent_client.download_options import DownloadOptions
 from torrent_client.errors import PeerDisconnected, TrackerError
 from torrent_client.local_tracker import LocalTracker
 from torrent_client.proxy import NO_PEERS, Proxy, may_dial_peers, parse_proxy, proxy_trouble, requests_proxies

@@ -12,7 +12,8 @@ import pytest
 from tests.fake_peer import LOOPBACK, FakePeer, Gone, black_hole, fake_id, seeder, serving, torrent_of
 from tests.support import payload, wait_until
 from torrent_client.config import Config
-from torrent_client.download_manager import DownloadManager, DownloadOptions
+from torrent_client.download_manager import DownloadManager
+from torrent_client.download_options import DownloadOptions
 from torrent_client.errors import DataIncomplete, PeerError, SelectionError, StorageError, TorrentConflict
 from torrent_client.file_selection import FileSelection
 from torrent_client.protocol.messages import Interested, Piece, Request, Unchoke

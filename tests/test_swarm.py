@@ -31,7 +31,8 @@ from tests.fake_peer import (
 )
 from tests.support import FakeClock, payload, wait_until
 from torrent_client.config import Config
-from torrent_client.download_manager import DownloadManager, DownloadOptions
+from torrent_client.download_manager import DownloadManager
+from torrent_client.download_options import DownloadOptions
 from torrent_client.local_tracker import LocalTracker
 from torrent_client.peer import Peer
 from torrent_client.peer_connection import PeerConnection

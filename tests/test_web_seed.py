@@ -16,7 +16,8 @@ from tests.fake_peer import PIECE_LENGTH, black_hole, closed_port, fake_id, meta
 from tests.support import payload, wait_until
 from tests.web_server import Exchange, WebServer
 from torrent_client.config import BLOCK_SIZE, KIB, Config
-from torrent_client.download_manager import DownloadManager, DownloadOptions
+from torrent_client.download_manager import DownloadManager
+from torrent_client.download_options import DownloadOptions
 from torrent_client.protocol.messages import Piece, Request
 from torrent_client.rate_limiter import Limits, RateLimiter
 from torrent_client.stats import TorrentState, WebSeedStats

@@ -26,7 +26,7 @@ first, in reading order; ARCHITECTURE.md says how they work together.
 from pathlib import Path
 
 from torrent_client.config import Config
-from torrent_client.download_manager import DownloadOptions
+from torrent_client.download_options import DownloadOptions
 from torrent_client.session import Session
 from torrent_client.torrent_parser import TorrentFile
 

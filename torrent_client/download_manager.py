@@ -22,26 +22,22 @@ Lock: none; the parts have theirs.
 """
 
 import logging
-import os
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from threading import BoundedSemaphore, Event, Thread
 from typing import Final
 
 from torrent_client.active_piece import ActivePiece
-from torrent_client.bitfield import Bitfield
 from torrent_client.config import MAX_MESSAGE_LENGTH, Config
 from torrent_client.conversation import Conversation
 from torrent_client.discovery import Discovery, Services
+from torrent_client.download_options import DownloadOptions
 from torrent_client.encryption import PeerSocket
-from torrent_client.errors import DataIncomplete, DownloadStalled, StorageError, TorrentError
-from torrent_client.file_selection import ALL_FILES, FileSelection, wanted_pieces
-from torrent_client.hash_check import CHECKS_AT_ONCE, check_pieces, judge_files
+from torrent_client.errors import DownloadStalled, TorrentError
+from torrent_client.file_selection import FileSelection, wanted_pieces
+from torrent_client.inventory import Inventory
 from torrent_client.metadata_server import MetadataServer
 from torrent_client.part_file import part_file_name
 from torrent_client.peer import Peer
@@ -53,8 +49,7 @@ from torrent_client.piece_picker import WantedPieces
 from torrent_client.piece_verifier import PieceVerifier, VerifierCallbacks
 from torrent_client.protocol import messages
 from torrent_client.rate_limiter import Limits
-from torrent_client.resume import ResumeFile, format_ranges
-from torrent_client.seeding_goals import SeedingGoals, share_ratio
+from torrent_client.seeding_goals import share_ratio
 from torrent_client.smart_ban import SourceAddress
 from torrent_client.speed_meter import SpeedMeter
 from torrent_client.stats import TorrentState, TorrentStats, seeding_reason, waiting_reason
@@ -72,42 +67,6 @@ EVENT_PAUSE: Final = 0.02
 
 STOP_LIMIT: Final = 2.5
 """Seconds that stopping waits, in all: users press Ctrl-C again after three."""
-
-
-@dataclass(frozen=True, slots=True)
-class DownloadOptions:
-    """What the user may choose for one torrent.
-
-    Attributes:
-        output: directory that the files go to.
-        state_directory: where the state file goes; None for no state file.
-        sequential: pieces in order.
-        seed: go on serving when complete.
-        super_seed: show each peer one piece at a time, so that each is sent once (BEP 16).
-        files: which files, and in which order.
-        given_peers: addresses to dial at once.
-        web_seeds: URLs of servers that have the files (BEP 19), beside those that the torrent names.
-        goals: what ends seeding.
-        max_download_rate, max_upload_rate: bytes per second of this torrent, within the session's; 0 for no limit.
-        read_only: only serve what is there, and change nothing of it; an error if it is not complete.
-        save_torrent: write the .torrent file of a magnet link into `output`.
-        metadata_only: of a magnet link, get the metadata and no more.
-    """
-
-    output: Path
-    state_directory: Path | None = None
-    sequential: bool = False
-    seed: bool = False
-    super_seed: bool = False
-    files: FileSelection = ALL_FILES
-    given_peers: tuple[PeerAddress, ...] = ()
-    web_seeds: tuple[str, ...] = ()
-    goals: SeedingGoals = field(default_factory=SeedingGoals)
-    max_download_rate: float = 0.0
-    max_upload_rate: float = 0.0
-    read_only: bool = False
-    save_torrent: bool = False
-    metadata_only: bool = False
 
 
 class DownloadManager:
@@ -201,26 +160,19 @@ class DownloadManager:
         )
         self.discovery = discovery or self._own_discovery(rng)
         self.discovery.attach(self.swarm.add_addresses, self._progress)
-        state_directory = options.state_directory
-        self._resume = ResumeFile(state_directory, torrent, options.output) if state_directory else None
-        self._resume_error: str | None = None
         self._housekeeping = Thread(target=self._run, name="housekeeping", daemon=True)
         self._state = TorrentState.STARTING
         self._error: TorrentError | None = None
         self._stopping = Event()
+        self._inventory = Inventory(torrent, options, self.storage, self.pieces, self._stopping.is_set)
         self._changed = changed or Event()
         self._ended = Event()  # complete, failed or stopped
         self._started_at = clock()
         self._ended_at: float | None = None
         self._download = SpeedMeter()
         self._upload = SpeedMeter()
-        self._checked = 0
-        self._to_check = 0
-        self._earlier = Progress(0, 0, 0)  # totals of earlier runs
         self._had_everything = False
-        self._is_prepared = False  # it is known what is on disk, so that there is something to save
         self._is_ending = False  # `stop` was called, and saves itself
-        self._saved: tuple[int, int] | None = None  # pieces and bytes sent, as saved last
         self.goal_reached: str | None = None  # which seeding goal, in words
 
     def _extensions(self, rng: random.Random) -> PeerExtensions:
@@ -292,8 +244,8 @@ class DownloadManager:
         self.web_seeds.join(deadline)
         self.swarm.join(_left(deadline))
         self._verifier.finish()
-        if self._is_prepared:  # else not all is known that is on disk
-            self._save_state(synced=self.storage.sync_within(_left(deadline)))
+        if self._inventory.is_taken:
+            self._inventory.save(self.swarm.uploaded, synced=self.storage.sync_within(_left(deadline)))
         self.storage.close()
         self.discovery.finish_stop()
         if self._state is not TorrentState.ERROR and not self.pieces.is_done:
@@ -333,9 +285,10 @@ class DownloadManager:
     def _run(self) -> None:
         """Prepare, then tick once a second until we stop."""
         try:
-            self._prepare()
+            self._inventory.take(self._on_checking)
             if self._stopping.is_set():
                 return
+            self._open()
             self.swarm.add_addresses(self.options.given_peers, "given")
             self.discovery.start()
             if not self.pieces.is_done:
@@ -346,61 +299,19 @@ class DownloadManager:
         except Exception as error:
             logger.exception("housekeeping failed")
             self._fail(TorrentError(f"internal error: {error!r}; -v with --log-file FILE tells more"))
-        if self._is_prepared and not self._is_ending:
-            self._save_state(synced=False)  # the process goes on with other torrents
+        if not self._is_ending:
+            self._inventory.save(self.swarm.uploaded, synced=False)  # the process goes on with other torrents
 
-    def _prepare(self) -> None:
-        """Find out which pieces are on disk, and make room for the others."""
-        state = self._resume.load() if self._resume else None
-        self.storage.find_parts()
-        believed, doubtful = judge_files(state, self.storage, self.torrent.piece_count)
-        if state:
-            self._earlier = Progress(state.uploaded, state.downloaded, 0)
-        for index in believed:
-            self.pieces.mark_complete(index)
-        if not self.options.read_only:
-            self.storage.check_free_space(self.storage.bytes_to_allocate())
-        if doubtful:
-            self._check(doubtful)
-        if not self.options.read_only and not self._stopping.is_set():
-            self._set_strangers_aside(doubtful)
-            self.storage.preallocate(stopped=self._stopping.is_set)
-            self.storage.remove_empty_part_file()
-        if self.options.read_only and not self.pieces.is_complete and not self._stopping.is_set():
-            raise DataIncomplete(self._what_is_missing())
-        for file in self.storage.oversized():
-            logger.warning("%s is longer than the torrent says; it is left so", self.storage.path(file))
-        self._had_everything = self.pieces.is_complete
-        if not self._stopping.is_set():
-            self.storage.stamps()
-            self._is_prepared = True
-            self._state = TorrentState.DOWNLOADING
-            self.swarm.open(dials=not self.pieces.is_done or self.options.seed)
-            if self.pieces.is_done:
-                self._complete()
-
-    def _set_strangers_aside(self, doubtful: Bitfield) -> None:
-        """Rename files that only happen to have our files' names: not one of their pieces is good."""
-        good = self.pieces.bitfield.bits
-        for file in self.torrent.files:
-            indices = self.storage.pieces_of(file)
-            pieces = (1 << indices.stop) - (1 << indices.start)
-            if pieces & doubtful.bits and not pieces & good:
-                kept = self.storage.set_aside(file)
-                if kept:
-                    logger.warning("%s was there and is something else; it is kept as %s", file.path, kept.name)
-
-    def _check(self, doubtful: Bitfield) -> None:
-        """Hash pieces that may be on disk."""
+    def _on_checking(self) -> None:
         self._state = TorrentState.CHECKING
-        self._to_check = len(doubtful)
-        logger.info("checking %d pieces on disk", len(doubtful))
 
-        def on_checked(_index: int, _good: bool) -> None:
-            self._checked += 1
-
-        with ThreadPoolExecutor(min(CHECKS_AT_ONCE, os.cpu_count() or 1), thread_name_prefix="check") as executor:
-            check_pieces(self.pieces, self.storage, doubtful, executor, on_checked, self._stopping.is_set)
+    def _open(self) -> None:
+        """Let the download begin, or, if all is there, end at once."""
+        self._had_everything = self.pieces.is_complete
+        self._state = TorrentState.DOWNLOADING
+        self.swarm.open(dials=not self.pieces.is_done or self.options.seed)
+        if self.pieces.is_done:
+            self._complete()
 
     def _tick_until_stopped(self) -> None:
         """Dial, measure, time out and save, at their intervals."""
@@ -416,7 +327,7 @@ class DownloadManager:
             self._give_up_if_idle(last_tick - last_bytes)
             self._pursue_goals(last_tick)
             if last_tick - last_save >= self._config.resume_interval:
-                self._save_state(synced=False)
+                self._inventory.save(self.swarm.uploaded, synced=False)
                 last_save = last_tick
 
     def _wait_for_tick(self, when: float) -> bool:
@@ -458,19 +369,9 @@ class DownloadManager:
             self.begin_stop("the seeding goal is reached")
             self._changed.set()
             return
-        uploaded = self._earlier.uploaded + self.swarm.uploaded
+        uploaded = self._inventory.earlier.uploaded + self.swarm.uploaded
         self.goal_reached = self.options.goals.reached(
             uploaded, self.pieces.wanted_progress().size, now - self._ended_at
-        )
-
-    def _what_is_missing(self) -> str:
-        """Return how much of the data that is only to be served is not good."""
-        good = self.pieces.bitfield
-        missing = Bitfield(self.torrent.piece_count, Bitfield.full(self.torrent.piece_count).bits & ~good.bits)
-        place = self.storage.root / self.torrent.files[0].path.parts[0]
-        return (
-            f"the data in {place} is not complete: {len(good):,} of {self.torrent.piece_count:,} pieces are good; "
-            f"missing or bad: {format_ranges(missing)}"
         )
 
     def _fail(self, error: TorrentError) -> None:
@@ -500,23 +401,6 @@ class DownloadManager:
         self._ended_at = self._ended_at or self._clock()
         self._ended.set()
         self._changed.set()
-
-    def _save_state(self, *, synced: bool) -> None:
-        """Write the state file; a failure is told once and holds nothing up."""
-        if self._resume is None:
-            return
-        try:
-            downloaded, uploaded = self._earlier.downloaded + self.pieces.useful_bytes, self.swarm.uploaded
-            completed = self.pieces.bitfield
-            if not synced and self._saved == (completed.bits, uploaded):
-                return
-            self._resume.save(completed, self.storage, self._earlier.uploaded + uploaded, downloaded, synced=synced)
-            self._saved = (completed.bits, uploaded)
-            self._resume_error = None
-        except StorageError as error:
-            if self._resume_error is None:
-                logger.warning("%s; an interrupted download will be hashed again", error)
-            self._resume_error = str(error)
 
     # --- peers -------------------------------------------------------------------------------------------
 
@@ -624,8 +508,8 @@ class DownloadManager:
             download_rate=rate,
             upload_rate=self._upload.smoothed,
             eta=left / rate if downloading and rate else None,
-            checked=self._checked,
-            to_check=self._to_check,
+            checked=self._inventory.checked,
+            to_check=self._inventory.to_check,
             known_peers=known,
             connecting=connecting,
             banned=banned,
@@ -635,7 +519,9 @@ class DownloadManager:
             piece_states=self.pieces.states(),
             waiting_for=waiting_for,
             error=str(self._error) if self._error else None,
-            ratio=share_ratio(self._earlier.uploaded + self.swarm.uploaded, self.pieces.wanted_progress().size),
+            ratio=share_ratio(
+                self._inventory.earlier.uploaded + self.swarm.uploaded, self.pieces.wanted_progress().size
+            ),
             seeding=self._state is TorrentState.COMPLETE and self.options.seed and not self._stopping.is_set(),
             local_network=self.discovery.local_state(),
             max_download_rate=self.limits.download.rate,

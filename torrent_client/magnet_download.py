@@ -25,7 +25,8 @@ from typing import Final
 from torrent_client.announcer import TrackerStatus
 from torrent_client.config import MAX_TORRENT_SIZE, Config
 from torrent_client.discovery import Discovery
-from torrent_client.download_manager import DownloadManager, DownloadOptions
+from torrent_client.download_manager import DownloadManager
+from torrent_client.download_options import DownloadOptions
 from torrent_client.encryption import PeerSocket
 from torrent_client.errors import MetainfoError, StorageError, TorrentError
 from torrent_client.file_selection import FileSelection

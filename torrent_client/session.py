@@ -24,7 +24,8 @@ from typing import NamedTuple, Self, TypeAlias
 
 from torrent_client.config import Config
 from torrent_client.discovery import Discovery, Services
-from torrent_client.download_manager import DownloadManager, DownloadOptions
+from torrent_client.download_manager import DownloadManager
+from torrent_client.download_options import DownloadOptions
 from torrent_client.errors import TorrentConflict
 from torrent_client.listener import Listener
 from torrent_client.local_discovery import LocalDiscovery

@@ -22,7 +22,7 @@ from typing import Any
 from torrent_client.cli.exit_codes import ExitCode, exit_code
 from torrent_client.cli.keyboard import HELP, Keyboard, LimitKeys
 from torrent_client.config import Config
-from torrent_client.download_manager import DownloadOptions
+from torrent_client.download_options import DownloadOptions
 from torrent_client.errors import MetainfoError
 from torrent_client.file_selection import FileSelection
 from torrent_client.magnet import MagnetLink

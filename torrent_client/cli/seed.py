@@ -9,7 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from torrent_client.cli.get import config_of, default_state_directory, goals_of, run
-from torrent_client.download_manager import DownloadOptions
+from torrent_client.download_options import DownloadOptions
 from torrent_client.errors import StorageError
 from torrent_client.session import Job
 from torrent_client.torrent_parser import TorrentFile

@@ -8,7 +8,7 @@ from torrent_parser import TorrentFile
 
 from torrent_client import announcer
 from torrent_client.config import Config
-from torrent_client.download_manager import DownloadOptions
+from torrent_client.download_options import DownloadOptions
 from torrent_client.errors import TorrentError
 from torrent_client.session import Session
 from torrent_client.storage import Storage

@@ -1,0 +1,163 @@
+"""What of a torrent is on disk: found out at the start, and written down for the next start.
+
+    state file --believed--> complete pieces <--good-- hashed <--doubtful-- files on disk
+                                   |
+                                   +--> files made, strangers' files set aside --> the download may begin
+                                   +--> state file, now and then, and at the end
+
+Called by `download_manager`, which does nothing else before this is done.
+
+Spec: the guide's Tasks 12 and 14.
+Thread: housekeeping, and `check` threads while files are hashed; at the end whoever stops the torrent.
+Lock: none; one of them at a time.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from torrent_client.bitfield import Bitfield
+from torrent_client.download_options import DownloadOptions
+from torrent_client.errors import DataIncomplete, StorageError
+from torrent_client.hash_check import CHECKS_AT_ONCE, check_pieces, judge_files
+from torrent_client.piece_manager import PieceManager
+from torrent_client.resume import ResumeFile, format_ranges
+from torrent_client.storage import Storage
+from torrent_client.torrent_parser import TorrentFile
+from torrent_client.tracker_client import Progress
+
+logger = logging.getLogger(__name__)
+
+
+class Inventory:
+    """Knows what is on disk, and keeps it in the state file.
+
+    Args:
+        torrent: which one.
+        options: where its files are.
+        storage: reads them.
+        pieces: is told which pieces are complete.
+        is_stopping: tells whether to leave off.
+
+    Attributes:
+        checked: pieces hashed so far, of `to_check`.
+        earlier: bytes sent and received in earlier runs.
+        is_taken: it is known what is on disk, so that there is something to save.
+    """
+
+    def __init__(
+        self,
+        torrent: TorrentFile,
+        options: DownloadOptions,
+        storage: Storage,
+        pieces: PieceManager,
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        """Find the state file's name; nothing is read yet."""
+        self.checked = 0
+        self.to_check = 0
+        self.earlier = Progress(0, 0, 0)
+        self.is_taken = False
+        self._torrent = torrent
+        self._read_only = options.read_only
+        self._storage = storage
+        self._pieces = pieces
+        self._is_stopping = is_stopping
+        directory = options.state_directory
+        self._resume = ResumeFile(directory, torrent, options.output) if directory else None
+        self._saved: tuple[int, int] | None = None  # pieces and bytes sent, as saved last
+        self._has_failed = False  # the last attempt to save
+
+    def take(self, on_checking: Callable[[], None]) -> None:
+        """Find out which pieces are on disk, and make room for the others.
+
+        Args:
+            on_checking: is called if files have to be hashed, which takes its time.
+
+        Raises:
+            StorageError: files cannot be made, or there is no room for them.
+            DataIncomplete: what is only to be served is not all there.
+        """
+        state = self._resume.load() if self._resume else None
+        self._storage.find_parts()
+        believed, doubtful = judge_files(state, self._storage, self._torrent.piece_count)
+        if state:
+            self.earlier = Progress(state.uploaded, state.downloaded, 0)
+        for index in believed:
+            self._pieces.mark_complete(index)
+        if not self._read_only:
+            self._storage.check_free_space(self._storage.bytes_to_allocate())
+        if doubtful:
+            on_checking()
+            self._check(doubtful)
+        if not self._is_stopping():
+            self._make_ready(doubtful)
+
+    def _make_ready(self, doubtful: Bitfield) -> None:
+        """Make the files that are to be written, or see that all are there."""
+        if not self._read_only:
+            self._set_strangers_aside(doubtful)
+            self._storage.preallocate(stopped=self._is_stopping)
+            self._storage.remove_empty_part_file()
+        elif not self._pieces.is_complete:
+            raise DataIncomplete(self._what_is_missing())
+        for file in self._storage.oversized():
+            logger.warning("%s is longer than the torrent says; it is left so", self._storage.path(file))
+        if not self._is_stopping():
+            self._storage.stamps()
+            self.is_taken = True
+
+    def _set_strangers_aside(self, doubtful: Bitfield) -> None:
+        """Rename files that only happen to have our files' names: not one of their pieces is good."""
+        good = self._pieces.bitfield.bits
+        for file in self._torrent.files:
+            indices = self._storage.pieces_of(file)
+            pieces = (1 << indices.stop) - (1 << indices.start)
+            if pieces & doubtful.bits and not pieces & good:
+                kept = self._storage.set_aside(file)
+                if kept:
+                    logger.warning("%s was there and is something else; it is kept as %s", file.path, kept.name)
+
+    def _check(self, doubtful: Bitfield) -> None:
+        """Hash pieces that may be on disk."""
+        self.to_check = len(doubtful)
+        logger.info("checking %d pieces on disk", len(doubtful))
+
+        def on_checked(_index: int, _good: bool) -> None:
+            self.checked += 1
+
+        with ThreadPoolExecutor(min(CHECKS_AT_ONCE, os.cpu_count() or 1), thread_name_prefix="check") as executor:
+            check_pieces(self._pieces, self._storage, doubtful, executor, on_checked, self._is_stopping)
+
+    def _what_is_missing(self) -> str:
+        """Return how much of the data that is only to be served is not good."""
+        good = self._pieces.bitfield
+        missing = Bitfield(self._torrent.piece_count, Bitfield.full(self._torrent.piece_count).bits & ~good.bits)
+        place = self._storage.root / self._torrent.files[0].path.parts[0]
+        return (
+            f"the data in {place} is not complete: {len(good):,} of {self._torrent.piece_count:,} pieces are good; "
+            f"missing or bad: {format_ranges(missing)}"
+        )
+
+    def save(self, uploaded: int, *, synced: bool) -> None:
+        """Write the state file; a failure is told once and holds nothing up.
+
+        Args:
+            uploaded: bytes sent in this run.
+            synced: the files were synced after the last piece was written.
+        """
+        if self._resume is None or not self.is_taken:
+            return
+        completed = self._pieces.bitfield
+        if not synced and self._saved == (completed.bits, uploaded):
+            return
+        downloaded = self.earlier.downloaded + self._pieces.useful_bytes
+        try:
+            self._resume.save(completed, self._storage, self.earlier.uploaded + uploaded, downloaded, synced=synced)
+            self._saved = (completed.bits, uploaded)
+            self._has_failed = False
+        except StorageError as error:
+            if not self._has_failed:
+                logger.warning("%s; an interrupted download will be hashed again", error)
+            self._has_failed = True
