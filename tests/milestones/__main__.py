@@ -100,9 +100,9 @@ def _explain(task: Task, outcome: Outcome, options: argparse.Namespace) -> None:
     lines += [f"    {line}" for line in task.interface.splitlines()]
     lines += ["", *_wrapped(f"Hint: {task.hint}")]
     if options.verbose and failure.trace:
-        lines += ["", failure.trace.rstrip()]
+        lines += ["", *map(_safe, failure.trace.rstrip().splitlines())]
     if outcome.printed and (options.verbose or failure.check == "start"):
-        lines += ["", "What the code printed at the end:", outcome.printed]
+        lines += ["", "What the code printed at the end:", *map(_safe, outcome.printed.splitlines())]
     again = f" --student {options.student}" if options.student else ""
     more = "" if options.verbose else "; -v shows the traceback and what the code printed"
     lines += ["", f"Again: python main.py check{again} --task {task.number}{more}"]
@@ -110,11 +110,15 @@ def _explain(task: Task, outcome: Outcome, options: argparse.Namespace) -> None:
 
 
 def _wrapped(text: str) -> list[str]:
-    """Return text in lines that fit a terminal; what a student's code raised must not write escape codes."""
+    """Return text in lines that fit a terminal."""
     import textwrap
 
-    safe = "".join(character if character.isprintable() else "?" for character in text)
-    return textwrap.wrap(safe, 110, break_on_hyphens=False)
+    return textwrap.wrap(_safe(text), 110, break_on_hyphens=False)
+
+
+def _safe(line: str) -> str:
+    """Return a line without what could control a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in line)
 
 
 def _as_values(task: Task, outcome: Outcome) -> dict[str, object]:

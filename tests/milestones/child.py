@@ -8,6 +8,7 @@ name is written before it runs.
 import importlib
 import json
 import os
+import resource
 import sys
 import threading
 import traceback
@@ -17,6 +18,12 @@ from types import FrameType, ModuleType
 from typing import Any, TextIO
 
 from tests.milestones.student import Student, Unmet, sentence
+
+MAX_FILE = 64 << 20
+"""Bytes of a file that a student's code may write: an endless loop that prints would fill the disk."""
+
+MAX_MEMORY = 4 << 30
+"""Bytes of memory that it may take: an endless loop that appends would fill that. Stacks of threads count."""
 
 LIMIT = 6.0
 """Seconds for a check that does not say otherwise; a right solution needs less than one."""
@@ -38,6 +45,8 @@ def module_name(number: int) -> str:
 def main(arguments: list[str]) -> None:
     """Run the checks, and end the process at once: threads that a student left behind do not keep it."""
     number, folder, patience, stops, *roots = arguments
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE, MAX_FILE))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
     place = Path(folder)
     student = Student([Path(root) for root in roots], place, place / "printed", float(patience) or None)
     (place / "work").mkdir()

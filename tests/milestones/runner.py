@@ -91,7 +91,7 @@ def run_task(number: int, roots: Sequence[Path], *, patience: float = 0.0, stops
             *map(str, roots),
         ]
         environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
             "PYTHONPATH": str(ROOT),
             "PYTHONIOENCODING": "utf-8",
         }

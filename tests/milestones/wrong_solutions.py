@@ -116,6 +116,21 @@ WRONG = (
         "test_dictionaries",
         "is the dictionary",
     ),
+    Wrong(
+        2,
+        "it prints for ever",
+        Change(PARSER, "", "def bencode_decode(data):\n    while True:\n        print('x' * 1000)\n"),
+        "test_integers",
+        "at torrent_parser.py line 3",
+        hangs=True,
+    ),
+    Wrong(
+        2,
+        "it takes all memory",
+        Change(PARSER, "", "def bencode_decode(data):\n    return bytes(1 << 40)\n"),
+        "test_integers",
+        "MemoryError was raised at torrent_parser.py line 2",
+    ),
     # --- 3: torrent file
     Wrong(
         3,
