@@ -3,15 +3,17 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from socket import AddressFamily
 
 import pytest
 
 from tests.support import FakeClock, wait_until
-from torrent_client.announcer import Announcer, TrackerStatus, retry_delay
-from torrent_client.config import Config
-from torrent_client.errors import TrackerError
+from torrent_client.abort import Abort
+from torrent_client.announcer import ASKED_AT_ONCE, Announcer, TrackerStatus, retry_delay, start_thread
+from torrent_client.config import MAX_TRACKERS, Config
+from torrent_client.errors import TrackerError, TrackerSilent
 from torrent_client.tracker_client import AnnounceResponse, PeerAddress, Progress
 
 CONFIG = Config(tracker_stop_timeout=0.5)
@@ -29,6 +31,8 @@ class Announce:
     num_want: int | None
     tracker_id: bytes | None
     time_limit: float | None
+    family: AddressFamily | None
+    abort: Abort | None
 
 
 @dataclass
@@ -40,6 +44,8 @@ class FakeTracker:
         clock: the test's.
         reply: what the next announces get; an error is raised.
         log: what it was told.
+        during: is called while it is being asked.
+        has: the kinds of addresses that it has.
     """
 
     url: str
@@ -47,6 +53,7 @@ class FakeTracker:
     reply: AnnounceResponse | Exception = field(default_factory=lambda: AnnounceResponse(PEERS, 1800.0))
     log: list[Announce] = field(default_factory=list)
     during: Callable[[], object] = lambda: None
+    has: tuple[AddressFamily | None, ...] = (None,)
 
     def announce(
         self,
@@ -56,13 +63,19 @@ class FakeTracker:
         num_want: int | None = None,
         tracker_id: bytes | None = None,
         time_limit: float | None = None,
+        family: AddressFamily | None = None,
+        abort: Abort | None = None,
     ) -> AnnounceResponse:
         """Note down the announce, and give the reply."""
-        self.log.append(Announce(self.clock.now, event, progress, num_want, tracker_id, time_limit))
+        self.log.append(Announce(self.clock.now, event, progress, num_want, tracker_id, time_limit, family, abort))
         self.during()
         if isinstance(self.reply, Exception):
             raise self.reply
         return self.reply
+
+    def families(self) -> Sequence[AddressFamily | None]:
+        """Return the kinds of addresses that it has."""
+        return self.has
 
     @property
     def times(self) -> list[float]:
@@ -100,7 +113,14 @@ def trackers(clock: FakeClock) -> list[FakeTracker]:
 class Rig:
     """An announcer with what it told its owner."""
 
-    def __init__(self, tiers: Sequence[Sequence[FakeTracker]], clock: FakeClock, config: Config = CONFIG) -> None:
+    def __init__(
+        self,
+        tiers: Sequence[Sequence[FakeTracker]],
+        clock: FakeClock,
+        config: Config = CONFIG,
+        *,
+        is_private: bool = False,
+    ) -> None:
         self.clock = clock
         self.found: list[PeerAddress] = []
         self.progress = Progress(0, 0, 500)
@@ -111,6 +131,8 @@ class Rig:
             config,
             NoShuffle(),
             clock,
+            is_private=is_private,
+            spawn=lambda work: work(),
         )
 
     def run(self, seconds: float) -> None:
@@ -282,16 +304,16 @@ def test_an_error_of_ours_with_the_peers_does_not_end_announcing(trackers: list[
 
 
 def test_the_next_tracker_is_asked_only_when_one_fails(trackers: list[FakeTracker], clock: FakeClock) -> None:
-    """While the first one answers, nobody else is bothered."""
-    Rig([trackers[:2], trackers[2:]], clock).run(24 * HOUR)
+    """While the first one of a private torrent answers, nobody else is bothered."""
+    Rig([trackers[:2], trackers[2:]], clock, is_private=True).run(24 * HOUR)
     assert [len(tracker.log) for tracker in trackers] == [49, 0, 0, 0]
 
 
 def test_the_tracker_that_answers_comes_first_in_its_tier(trackers: list[FakeTracker], clock: FakeClock) -> None:
-    """BEP 12: b moves before a, stays there when a is back, and tier 2 is not asked."""
+    """BEP 12: b moves before a, and stays there when a is back; tier 2 of a private torrent is not asked."""
     a, b, c, _ = trackers
     a.fail()
-    rig = Rig([[a, b], [c]], clock)
+    rig = Rig([[a, b], [c]], clock, is_private=True)
     rig.run(1)
     assert [status.url for status in rig.announcer.statuses()] == [b.url, a.url, c.url]
     a.recover()
@@ -300,12 +322,12 @@ def test_the_tracker_that_answers_comes_first_in_its_tier(trackers: list[FakeTra
 
 
 def test_the_second_tier_is_asked_when_all_of_the_first_fail(trackers: list[FakeTracker], clock: FakeClock) -> None:
-    """At once, without waiting for a back-off."""
+    """At once, without waiting for a back-off, also where only one tracker is to be asked at a time."""
     a, b, c, d = trackers
     a.fail()
     b.fail()
     c.fail()
-    rig = Rig([[a, b], [c, d]], clock)
+    rig = Rig([[a, b], [c, d]], clock, is_private=True)
     rig.run(1)
     assert [tracker.times for tracker in trackers] == [[0.0]] * 4
     assert [status.url for status in rig.announcer.statuses()] == [a.url, b.url, d.url, c.url]
@@ -313,10 +335,10 @@ def test_the_second_tier_is_asked_when_all_of_the_first_fail(trackers: list[Fake
 
 
 def test_a_better_tier_is_tried_again(trackers: list[FakeTracker], clock: FakeClock) -> None:
-    """When the first tier is back, it is found again, and the second is left alone."""
+    """When the first tier of a private torrent is back, it is found again, and the second is left alone."""
     a, b, *_ = trackers
     a.fail()
-    rig = Rig([[a], [b]], clock)
+    rig = Rig([[a], [b]], clock, is_private=True)
     rig.run(HOUR)
     assert len(b.log) == 3
     a.recover()
@@ -348,6 +370,206 @@ def test_tiers_are_shuffled_once(trackers: list[FakeTracker], clock: FakeClock) 
     orders = {tuple(order(seed)) for seed in range(50)}
     assert len(orders) == 6
     assert {tier[-1] for tier in orders} == {trackers[3].url}
+
+
+def test_all_tiers_are_asked_at_once(trackers: list[FakeTracker], clock: FakeClock) -> None:
+    """The first one may know nobody: each tier has a tracker that works."""
+    rig = Rig([trackers[:2], trackers[2:3], trackers[3:]], clock)
+    rig.run(24 * HOUR)
+    assert [len(tracker.log) for tracker in trackers] == [49, 0, 49, 49]
+    assert [status.tier for status in rig.announcer.statuses()] == [1, 1, 2, 3]
+
+
+def test_a_url_is_asked_once_however_often_it_is_named(clock: FakeClock) -> None:
+    """In several tiers; and of a hundred thousand a few."""
+    same = [FakeTracker("http://a/announce", clock) for _ in range(3)]
+    rig = Rig([same[:2], same[2:]], clock)
+    assert len(rig.announcer.statuses()) == 1
+    many = [FakeTracker(f"http://a{number}/announce", clock) for number in range(MAX_TRACKERS + 50)]
+    assert len(Rig([[tracker] for tracker in many], clock).announcer.statuses()) == MAX_TRACKERS
+
+
+class Parallel(Rig):
+    """A rig whose announcer asks on threads of its own."""
+
+    def __init__(
+        self,
+        tiers: Sequence[Sequence[FakeTracker]],
+        clock: FakeClock,
+        config: Config = CONFIG,
+        *,
+        is_private: bool = False,
+    ) -> None:
+        super().__init__(tiers, clock, config, is_private=is_private)
+        self.announcer._spawn = start_thread
+
+
+@pytest.fixture
+def hanging(trackers: list[FakeTracker]) -> Iterator[FakeTracker]:
+    """Return tracker a, which does not answer before the test ends, or it is aborted."""
+    release = threading.Event()
+
+    def hang() -> None:
+        abort = trackers[0].log[-1].abort
+        while not release.wait(0.01):
+            if abort and abort.is_set:
+                raise TrackerError("aborted")
+
+    trackers[0].during = hang
+    yield trackers[0]
+    release.set()
+
+
+def test_a_tracker_that_hangs_does_not_hold_up_other_tiers(
+    hanging: FakeTracker, trackers: list[FakeTracker], clock: FakeClock
+) -> None:
+    """The download starts on the first answer; the stop does not wait for it either."""
+    rig = Parallel([[hanging], trackers[1:2], trackers[2:3]], clock)
+    rig.announcer.start()
+    wait_until(lambda: len(rig.found) == 4)
+    assert rig.status(0).state == "asking"
+    stop(rig)
+    assert [tracker.events for tracker in trackers[:3]] == [["started"], ["started", "stopped"], ["started", "stopped"]]
+
+
+def test_a_tracker_that_hangs_does_not_hold_up_its_tier(
+    hanging: FakeTracker, trackers: list[FakeTracker], clock: FakeClock
+) -> None:
+    """After a few seconds the next one is asked as well; who answers comes first."""
+    rig = Parallel([trackers[:3]], clock, Config(tracker_stop_timeout=0.5, tracker_patience=0.05))
+    rig.announcer.start()
+    wait_until(lambda: bool(hanging.log))
+    assert not trackers[1].log
+    clock.advance(0.1)
+    wait_until(lambda: bool(rig.found))
+    stop(rig)
+    assert not trackers[2].log
+    assert rig.announcer.statuses()[0].url == trackers[1].url
+
+
+def test_a_private_torrent_has_one_tracker_at_a_time(
+    hanging: FakeTracker, trackers: list[FakeTracker], clock: FakeClock
+) -> None:
+    """Some sites ban those who are seen twice: nobody else is asked before this one has failed."""
+    rig = Parallel([trackers[:1], trackers[1:2]], clock, is_private=True)
+    hanging.has = (AddressFamily.AF_INET, AddressFamily.AF_INET6)
+    rig.announcer.start()
+    wait_until(lambda: bool(hanging.log))
+    clock.advance(100)
+    assert rig.announcer._turn([tracker for tier in rig.announcer._tiers for tracker in tier], clock.now)[0] is None
+    stop(rig)
+    assert not trackers[1].log
+    assert [announce.family for announce in hanging.log] == [None]
+
+
+def test_a_torrent_that_turns_out_to_be_private_is_treated_so(trackers: list[FakeTracker], clock: FakeClock) -> None:
+    """A magnet link does not say it."""
+    rig = Rig([trackers[:1], trackers[1:2]], clock)
+    rig.announcer.restrict()
+    rig.run(HOUR)
+    assert not trackers[1].log
+
+
+def test_no_more_than_a_few_are_asked_at_once(clock: FakeClock) -> None:
+    """A thread each: the others wait for their turn, and get it."""
+    release = threading.Event()
+    many = [FakeTracker(f"http://a{number}/announce", clock) for number in range(ASKED_AT_ONCE + 4)]
+    for tracker in many:
+        tracker.during = lambda: release.wait(10)
+    rig = Parallel([[tracker] for tracker in many], clock)
+    rig.announcer.start()
+    wait_until(lambda: sum(len(tracker.log) for tracker in many) == ASKED_AT_ONCE)
+    assert sum(status.state == "asking" for status in rig.announcer.statuses()) == ASKED_AT_ONCE
+    release.set()
+    wait_until(lambda: all(tracker.log for tracker in many))
+    stop(rig)
+    assert all(tracker.events == ["started", "stopped"] for tracker in many)
+
+
+def test_a_thread_that_cannot_be_had_is_a_failure(trackers: list[FakeTracker], clock: FakeClock) -> None:
+    """It is tried again later."""
+    rig = Rig([trackers[:1]], clock)
+
+    def refuse(work: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    rig.announcer._spawn = refuse
+    rig.run(1)
+    assert (rig.status(0).state, rig.status(0).error) == ("failing", "can't start new thread")
+    rig.announcer._spawn = lambda work: work()
+    rig.run(20)
+    assert trackers[0].events == ["started"]
+
+
+def test_a_tracker_that_is_silent_over_udp_has_waits_of_its_own(trackers: list[FakeTracker], clock: FakeClock) -> None:
+    """BEP 15's, not our back-off; who has not been asked at all goes before the retry."""
+
+    def say_nothing() -> None:
+        clock.advance(15)
+        trackers[0].reply = TrackerSilent("no answer", 15.0 * (2 ** (len(trackers[0].log) - 1) - 1))
+
+    trackers[0].during = say_nothing
+    trackers[1].fail()
+    Rig([trackers[:2]], clock).run(200)
+    assert trackers[0].times[:4] == [0.0, 15.0, 45.0, 105.0]
+    assert trackers[1].times[0] == 15.0
+
+
+# --- two kinds of addresses -------------------------------------------------------------------------------
+
+BOTH = (AddressFamily.AF_INET, AddressFamily.AF_INET6)
+
+
+def test_a_tracker_is_asked_at_both_kinds_of_addresses(trackers: list[FakeTracker], clock: FakeClock) -> None:
+    """BEP 7: with the same event; its peers are counted together, and both hear that we go."""
+    trackers[0].has = BOTH
+    rig = Rig([trackers[:1]], clock)
+    rig.run(1)
+    rig.announcer._say_stopped()
+    assert [(announce.family, announce.event) for announce in trackers[0].log] == [
+        (BOTH[0], "started"),
+        (BOTH[1], "started"),
+        (BOTH[0], "stopped"),
+        (BOTH[1], "stopped"),
+    ]
+    assert rig.status(0).peers == 4
+
+
+@pytest.mark.parametrize("bad", BOTH)
+def test_one_kind_of_address_is_enough(trackers: list[FakeTracker], clock: FakeClock, bad: AddressFamily) -> None:
+    """Many a machine has no IPv6: the tracker works, and there is no goodbye where nobody knows us."""
+    tracker = trackers[0]
+    tracker.has = BOTH
+
+    def answer() -> None:
+        tracker.fail("unreachable") if tracker.log[-1].family == bad else tracker.recover()
+
+    tracker.during = answer
+    rig = Rig([[tracker]], clock)
+    rig.run(1)
+    assert (rig.status(0).state, rig.status(0).error, rig.status(0).peers) == ("working", None, 2)
+    rig.announcer._say_stopped()
+    assert [announce.family for announce in tracker.log if announce.event == "stopped"] == [
+        family for family in BOTH if family != bad
+    ]
+
+
+# --- the user asks for more -------------------------------------------------------------------------------
+
+
+def test_the_user_can_have_trackers_asked_again(trackers: list[FakeTracker], clock: FakeClock) -> None:
+    """Sooner than they said, not sooner than they allow; one that failed at once, but not all the time."""
+    trackers[0].reply = AnnounceResponse((), 1800.0, min_interval=300.0)
+    trackers[1].fail()
+    rig = Rig([trackers[:1], trackers[1:2]], clock)
+    rig.run(1)
+    for _ in range(3):
+        rig.announcer.announce_now()
+        rig.run(1)
+    assert trackers[1].times == [0.0, 5.0][: len(trackers[1].times)]
+    rig.run(400)
+    assert trackers[0].times == [0.0, 300.0]
+    assert trackers[1].times[:2] == [0.0, 5.0]
 
 
 # --- events -----------------------------------------------------------------------------------------------
@@ -402,7 +624,7 @@ def test_a_tracker_that_does_not_know_us_is_told_started_first(trackers: list[Fa
 @pytest.fixture
 def running(trackers: list[FakeTracker], clock: FakeClock) -> Rig:
     """Return an announcer of a then b, whose clock stands still, after its first round."""
-    rig = Rig([trackers[:1], trackers[1:2]], clock)
+    rig = Rig([trackers[:2]], clock)
     rig.announcer.start()
     wait_until(lambda: bool(trackers[0].log))
     return rig
@@ -473,7 +695,7 @@ def test_the_time_for_stopping_runs_from_its_beginning(trackers: list[FakeTracke
 
 def test_every_tracker_that_knows_us_gets_a_goodbye(trackers: list[FakeTracker], clock: FakeClock) -> None:
     """Also the one that worked before the present one; a failed goodbye holds nobody up."""
-    rig = Rig([trackers[:1], trackers[1:2]], clock)
+    rig = Rig([trackers[:1], trackers[1:2]], clock, is_private=True)
     rig.run(10)
     trackers[0].fail()
     clock.advance(1800)

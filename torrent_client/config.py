@@ -170,6 +170,10 @@ class Config:
     tracker_read_timeout: float = 20.0
     """Seconds of silence from a tracker, and twice that for its whole answer."""
 
+    tracker_patience: float = 3.0
+    """Seconds without an answer after which the next tracker of the tier is asked as well: most answer within
+    one, and a dead one costs up to 15."""
+
     udp_tracker_timeout: float = 15.0
     """Seconds that an answer over UDP is waited for; BEP 15, whose waits between retries are 2^n times this."""
 
@@ -250,6 +254,10 @@ MAX_FILES = 200_000
 
 MAX_TRACKER_RESPONSE = 2 * MIB
 """Bytes of a tracker's answer at most, after decompression: 2,000 peers need 12 KB."""
+
+MAX_TRACKERS = 200
+"""Trackers of one torrent that are asked at most: the longest public lists have some 100, and a .torrent could
+name a hundred thousand hosts for us to bother."""
 
 MAX_UDP_TRACKER_RESPONSE = 16 * KIB
 """Bytes of a UDP tracker's answer at most: 200 IPv6 peers need 3.6 KB; what is longer is no answer to us."""

@@ -109,7 +109,9 @@ class Discovery:
         clients = [
             [TrackerClient(url, info_hash, peer_id, told, key=key, config=config) for url in tier] for tier in trackers
         ]
-        self._announcer = Announcer(clients, self._totals, self._from_trackers, config, rng, clock)
+        self._announcer = Announcer(
+            clients, self._totals, self._from_trackers, config, rng, clock, is_private=is_private
+        )
         self._lookup: Lookup | None = None
         self._next_lookup = self._next_shout = 0.0
         self._hungry_lookups = 0
@@ -128,6 +130,7 @@ class Discovery:
         """Ask the trackers alone from now on: the torrent has turned out to be private (BEP 27)."""
         self._leave_public()
         self._services = Services()
+        self._announcer.restrict()
 
     def start(self) -> None:
         """Begin, unless that has been done."""
