@@ -161,6 +161,10 @@ class Discovery:
         """Tell the trackers that the download is complete."""
         self._announcer.completed()
 
+    def announce_now(self) -> None:
+        """Ask the trackers again, as soon as they allow it."""
+        self._announcer.announce_now()
+
     def begin_stop(self) -> None:
         """Ask for no more, and let the trackers be told that we go; returns at once."""
         self._leave_public()

@@ -20,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from torrent_client.announcer import TrackerStatus
 from torrent_client.piece_table import PieceState
 from torrent_client.stats import PeerStats, TorrentState, TorrentStats, WebSeedStats
 from torrent_client.text import format_duration, format_rate, format_size, printable
@@ -307,7 +308,7 @@ def _tracker_table(stats: TorrentStats, now: float) -> RenderableType:
         if tracker.error:
             said = f"{tracker.error} ({tracker.failures} in a row)"
         elif tracker.state == "working":
-            said = f"{tracker.peers} peers" + (f"; {tracker.warning}" if tracker.warning else "")
+            said = _what_it_said(tracker)
         is_due = tracker.state == "asking" or not tracker.next_announce
         wait = "now" if is_due else format_duration(max(0.0, tracker.next_announce - now))
         style = "red" if tracker.error else ""
@@ -315,3 +316,15 @@ def _tracker_table(stats: TorrentStats, now: float) -> RenderableType:
     if len(stats.trackers) > TRACKERS_SHOWN:
         table.add_row(Text(f"and {len(stats.trackers) - TRACKERS_SHOWN} more", style="dim"))
     return table
+
+
+def _what_it_said(tracker: TrackerStatus) -> str:
+    """Return a working tracker's last answer in a line."""
+    counts = ((tracker.seeders, "seeds"), (tracker.leechers, "others"))
+    known = [f"{count} {name}" for count, name in counts if count is not None]
+    parts = [f"{tracker.peers} peers" + (f" of {', '.join(known)}" if known else "")]
+    if tracker.external_ip:
+        parts.append(f"we are {tracker.external_ip}")
+    if tracker.warning:
+        parts.append(tracker.warning)
+    return "; ".join(parts)

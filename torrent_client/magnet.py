@@ -18,7 +18,7 @@ Lock: none.
 import base64
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
@@ -83,6 +83,10 @@ class MagnetLink:
             web_seeds=_urls(values.get("ws", [])),
             selected=_selected(values.get("so", [])),
         )
+
+    def with_trackers(self, tiers: Sequence[Sequence[str]]) -> "MagnetLink":
+        """Return the link with more trackers, behind those that it has."""
+        return replace(self, trackers=tuple(dict.fromkeys([*self.trackers, *(url for tier in tiers for url in tier)])))
 
     @property
     def display_name(self) -> str:

@@ -73,6 +73,7 @@ class Session:
         self._slots = BoundedSemaphore(config.max_peers_total)
         self._changed = Event()
         self._torrents: list[Download] = []
+        self._discoveries: list[Discovery] = []
         self._owners: dict[bytes | str, Job] = {}  # by info hash, and by path of each file
         self._owners_lock = Lock()
 
@@ -179,7 +180,7 @@ class Session:
         )
 
     def _discovery(self, info_hash: bytes, trackers: Sequence[Sequence[str]], *, is_private: bool = False) -> Discovery:
-        return Discovery(
+        discovery = Discovery(
             info_hash,
             trackers,
             self.peer_id,
@@ -190,6 +191,13 @@ class Session:
             time.monotonic,
             is_private=is_private,
         )
+        self._discoveries.append(discovery)
+        return discovery
+
+    def announce_now(self) -> None:
+        """Ask the trackers of all torrents again, as soon as they allow it."""
+        for discovery in self._discoveries:
+            discovery.announce_now()
 
     def wait_for_change(self, timeout: float) -> bool:
         """Wait for `timeout` seconds, or until a torrent ends if that is sooner; tell whether one did."""

@@ -22,6 +22,7 @@ Thread: the caller's; the results are immutable.
 Lock: none.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -164,6 +165,10 @@ class TorrentFile:
     def content_length(self) -> int:
         """Bytes of the files that are written."""
         return sum(file.length for file in self.files if not file.is_padding)
+
+    def with_trackers(self, tiers: Sequence[tuple[str, ...]]) -> "TorrentFile":
+        """Return the torrent with more tiers of trackers, behind those that it has."""
+        return replace(self, trackers=(*self.trackers, *tiers))
 
     def stored_as(self, name: str) -> "TorrentFile":
         """Return the torrent with its file, or its directory, under another name on disk.

@@ -22,7 +22,7 @@ MAGNET_MILESTONES = ("magnet_parse", "magnet_handshake", "magnet_info", "magnet_
 MILESTONES = ("decode", "peers", "handshake", "download_piece", "download", *MAGNET_MILESTONES)
 COMMANDS = (
     DEFAULT_COMMAND,
-    *("seed", "info", "verify", "create", "demo", "peer", "trace", "completion", "check"),
+    *("seed", "info", "verify", "create", "scrape", "demo", "peer", "trace", "completion", "check"),
     *MILESTONES,
 )
 
@@ -39,6 +39,7 @@ A BitTorrent client in Python.
   python main.py info FILE.torrent     show what is in a torrent
   python main.py verify FILE.torrent   check the files on disk against the torrent
   python main.py create PATH           make a torrent of a file or a directory
+  python main.py scrape FILE.torrent   show how many peers its trackers know
   python main.py peer FILE.torrent     a seeder that misbehaves, for lessons: --behave list
   python main.py trace FILE.jsonl      draw what --trace-file kept, as a sequence of messages
   python main.py completion bash       print a completion script for the shell
@@ -111,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_torrent(verify)
     _add_place(verify)
     _add_output_options(verify)
+    _add_scrape_options(commands.add_parser("scrape", help="ask trackers how many peers they know"))
     create = commands.add_parser(
         "create",
         usage="python main.py create PATH [options]",
@@ -293,6 +295,7 @@ def _add_peer_options(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="also ask this peer; can be given several times",
     )
+    _add_tracker(peers)
     peers.add_argument(
         "--max-peers",
         type=kinds.positive,
@@ -335,7 +338,29 @@ def _add_connection_options(peers: argparse._ArgumentGroup) -> None:
         default=defaults.encryption,
         help="of connections to peers: only where they insist, first of all, always or never (default: allow)",
     )
-    peers.add_argument(
+    _add_proxy(peers)
+
+
+def _add_scrape_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("torrent", nargs="+", metavar="FILE.torrent", help="torrents or magnet links")
+    _add_tracker(parser)
+    _add_proxy(parser)
+    _add_output_options(parser)
+
+
+def _add_tracker(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--tracker",
+        type=kinds.parse_tier,
+        action="append",
+        default=[],
+        metavar="URL",
+        help="also ask this tracker, http, https or udp; can be given several times",
+    )
+
+
+def _add_proxy(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
         "--proxy",
         type=kinds.proxy_url,
         metavar="URL",

@@ -71,6 +71,7 @@ class Interruption:
 def get(options: Namespace) -> int:
     """Download torrents; return the exit code."""
     torrents, unreadable = _read_torrents(options)
+    torrents = [torrent.with_trackers(options.tracker) for torrent in torrents]
     if options.list_files:
         for torrent in torrents:
             if isinstance(torrent, TorrentFile):
@@ -230,7 +231,10 @@ def _watch(session: Session, managers: Sequence[Download], options: Namespace, i
                     told.add(manager)
             _pause(session, interval, interruption)
             rates = [(stats.download_rate, stats.upload_rate) for _, _, stats in snapshots]
-            limit_keys.press(keyboard.pressed(), rates)
+            pressed = keyboard.pressed()
+            limit_keys.press(pressed, rates)
+            if "a" in pressed:
+                session.announce_now()
         view.note = ""
         view.show(*(manager.stats() for manager in managers))
 

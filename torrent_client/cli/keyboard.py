@@ -1,6 +1,7 @@
-"""Keys that change the rate limits while the display runs.
+"""Keys that work while the display runs: rate limits, and asking the trackers again.
 
     d D    lower, raise the download limit        u U    lower, raise the upload limit
+    a      ask the trackers again, as soon as they allow it
     t      whose: of all torrents together, of the first one, the second one ...
 
 Lowering a limit that does not hold yet begins just below the present speed; raising the highest lifts it.
@@ -27,7 +28,7 @@ LOWEST_RATE = 16 * KIB
 HIGHEST_RATE = 256 * KIB * KIB
 """Bytes per second above which raising means no limit."""
 
-HELP = "d D u U change limits, t whose"
+HELP = "d D u U change limits, t whose, a asks trackers"
 
 
 class Keyboard:

@@ -85,6 +85,10 @@ def _run_command(options: Namespace) -> int:
             from torrent_client.cli.verify import verify
 
             return verify(options)
+        case "scrape":
+            from torrent_client.cli.scrape import scrape
+
+            return scrape(options)
         case "create":
             from torrent_client.cli.create import create
 

@@ -17,7 +17,7 @@ from torrent_client.torrent_parser import TorrentFile
 
 def seed(options: Namespace) -> int:
     """Verify the data and seed it; return the exit code."""
-    torrent = TorrentFile.from_file(options.torrent)
+    torrent = TorrentFile.from_file(options.torrent).with_trackers(options.tracker)
     data = find_data(torrent, options.data)
     choices = DownloadOptions(
         output=data.parent,
