@@ -204,6 +204,14 @@ def test_trackers_tell_what_they_said_and_when_they_are_asked_next() -> None:
     assert f"and {7 - TRACKERS_SHOWN} more" in text
 
 
+def test_a_trackers_numbers_and_our_address_are_shown() -> None:
+    """How many it knows is more than it names; the address is what others see of us."""
+    trackers = (tracker(1, seeders=7, leechers=0, external_ip="203.0.113.5"),)
+    assert "50 peers of 7 seeds, 0 others; we are 203.0.113.5" in drawn(
+        picture(snapshot(trackers=trackers), 150, 1000.0), 150
+    )
+
+
 def test_what_it_waits_for_and_what_went_wrong_are_shown() -> None:
     """In full: this is what the user needs."""
     assert "waiting: choked by 2 peers" in drawn(picture(snapshot(waiting_for="choked by 2 peers"), 80, 0.0))

@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import time
 from pathlib import Path
+from threading import Timer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -21,8 +22,10 @@ from hypothesis import strategies as st
 
 from tests.fake_peer import LOOPBACK, FakePeer, FakeServer, black_hole, closed_port
 from torrent_client import __version__
+from torrent_client.abort import Abort
 from torrent_client.config import MAX_TRACKER_RESPONSE, Config
 from torrent_client.errors import TrackerError
+from torrent_client.local_tracker import LocalTracker
 from torrent_client.protocol.bencode import bencode_encode
 from torrent_client.tracker_client import (
     MAX_REASON_LENGTH,
@@ -485,6 +488,67 @@ def test_a_server_that_drips_is_given_up() -> None:
         begin = time.monotonic()
         assert refusal(f"http://{server.address}/announce") == "the answer takes too long"
         assert time.monotonic() - begin < 2
+
+
+def test_a_header_that_drips_is_given_up() -> None:
+    """The library waits for each line, and would wait for ever."""
+
+    def drip(peer: FakePeer) -> None:
+        read_head(peer)
+        peer.send_raw(b"HTTP/1.1 200 OK\r\nX: ")
+        for _ in range(1000):
+            peer.send_raw(b"x")
+            time.sleep(0.02)  # the slow server itself
+
+    with FakeServer(drip) as server:
+        begin = time.monotonic()
+        assert refusal(f"http://{server.address}/announce") == "the answer takes too long"
+        assert time.monotonic() - begin < 5
+
+
+def test_a_wait_ends_at_once_when_it_is_aborted() -> None:
+    """The end of the program does not wait for a server that says nothing."""
+    abort = Abort()
+    with FakeServer(say_nothing) as server:
+        Timer(0.2, abort.set).start()
+        with pytest.raises(TrackerError, match="we are stopping"):
+            client(f"http://{server.address}/announce", config=Config()).announce(PROGRESS, abort=abort)
+
+
+@pytest.mark.parametrize("family", [None, socket.AF_INET, socket.AF_INET6])
+def test_a_tracker_is_asked_at_the_kind_of_address_that_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, family: socket.AddressFamily | None
+) -> None:
+    """BEP 7: a tracker with both kinds is asked at both, and names the peers of each."""
+    real = socket.getaddrinfo
+
+    def both(host: str, *arguments: Any, **more: Any) -> Any:  # noqa: ANN401  # passed on
+        if host != "tracker.example":
+            return real(host, *arguments, **more)
+        return [*real("127.0.0.1", *arguments, **more), *real("::1", *arguments, **more)]
+
+    with LocalTracker() as over_ipv4:
+        port = int(over_ipv4.announce_url.rpartition(":")[2].partition("/")[0])
+        with LocalTracker("::1", port):
+            monkeypatch.setattr(socket, "getaddrinfo", both)
+            asking = client(f"http://tracker.example:{port}/announce")
+            assert asking.families() == (socket.AF_INET, socket.AF_INET6)
+            asking.announce(PROGRESS, "started", family=family)
+            seen = client(f"http://tracker.example:{port}/announce", config=QUICK)
+            seen._peer_id = b"-PC0100-another00000"
+            hosts = {peer.host for kind in (socket.AF_INET, socket.AF_INET6)
+                     for peer in seen.announce(PROGRESS, family=kind).peers if peer.port == 6881}  # fmt: skip
+    assert ("::1" in hosts) == (family == socket.AF_INET6)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(b"\xcb\x00\x71\x05", "203.0.113.5"), (ipaddress.ip_address("2001:db8::7").packed, "2001:db8::7"),
+     (b"203.0.113.5", "203.0.113.5"), (b"", None), (b"\x1b[2J!", None), (5, None)],
+)  # fmt: skip
+def test_the_address_that_the_tracker_sees_is_read(value: object, shown: str | None) -> None:
+    """BEP 24: packed, as some write it as text; nonsense is left out."""
+    assert parse(external_ip=value).external_ip == shown
 
 
 def test_a_time_limit_replaces_the_usual_one() -> None:
