@@ -62,6 +62,12 @@ def no_local_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torrent_client.session.LocalDiscovery", QuietDiscovery)
 
 
+@pytest.fixture(autouse=True)
+def no_routers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test ask the public DHT."""
+    monkeypatch.setattr("torrent_client.dht.node.DHT_ROUTERS", ())
+
+
 @pytest.fixture(name="payload")
 def payload_fixture() -> Callable[[int, int], bytes]:
     """Return `payload(size, seed=0)`, the maker of repeatable pseudo-random bytes."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _MAIN = Path(__file__).parent.parent / "main.py"
-ALONE = ("--no-lsd", "--no-portmap")  # a download meets those only whom a test introduces to it
+ALONE = ("--no-lsd", "--no-portmap", "--no-dht")  # a download meets those only whom a test introduces to it
 _DESCRIPTORS = Path("/proc/self/fd")
 # Open for reasons that have nothing to do with the test: logs of the runner, and what the interpreter opens
 # once and keeps.

@@ -29,6 +29,7 @@ from torrent_client.bitfield import Bitfield
 from torrent_client.block_source import BlockSource
 from torrent_client.choker import Choker, PeerView
 from torrent_client.config import Config
+from torrent_client.discovery import Discovery
 from torrent_client.errors import PeerDisconnected, ProtocolViolation
 from torrent_client.peer import Peer
 from torrent_client.peer_connection import PeerConnection
@@ -56,6 +57,7 @@ class Conversation:
         clock: monotonic seconds.
         metadata_size: bytes of the `info` dictionary, told to peers.
         super_seed: once complete, show each peer one piece at a time (BEP 16).
+        discovery: tells peers of our DHT node, and hears of theirs.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Conversation:
         *,
         metadata_size: int | None = None,
         super_seed: bool = False,
+        discovery: Discovery | None = None,
     ) -> None:
         """Begin with nobody to talk to."""
         self._info_hash = info_hash
@@ -85,6 +88,7 @@ class Conversation:
         self._clock = clock
         self._choker = Choker(rng, slots=config.upload_slots, max_slots=config.max_upload_slots)
         self._super_seeder = SuperSeeder(pieces.piece_count, rng, clock) if super_seed else None
+        self._discovery = discovery
         self._asks = True
         self._said_upload_only = False
 
@@ -114,6 +118,8 @@ class Conversation:
         self._pieces.add_peer(peer)
         self._pieces.peer_choked(peer, keeps_requests=False)  # every connection begins choked (BEP 3)
         self._extensions.greet(peer, upload_only=self._only_uploads, metadata_size=self._metadata_size)
+        if self._discovery:
+            self._discovery.greet(connection)
         if super_seeder:
             self._show(super_seeder.joined(peer))
             return
@@ -292,6 +298,10 @@ class Conversation:
         if hello and hello.upload_only and self._pieces.is_done:
             raise PeerDisconnected("neither of us wants anything")
 
+    def _on_port(self, peer: Peer, message: messages.Port) -> None:
+        if self._discovery:
+            self._discovery.told_port(peer.connection, message)
+
     # --- asking ------------------------------------------------------------------------------------------
 
     def _request_more(self, source: BlockSource, now: float) -> None:
@@ -361,6 +371,7 @@ _HANDLERS: Final[dict[type, Callable[[Conversation, Peer, Any], None]]] = {
     messages.SuggestPiece: Conversation._on_suggest,
     messages.AllowedFast: Conversation._on_allowed_fast,
     messages.Extended: Conversation._on_extended,
+    messages.Port: Conversation._on_port,
 }
 
 _RUN_HANDLERS: Final[dict[type, Callable[[Conversation, Peer, list[Any]], None]]] = {

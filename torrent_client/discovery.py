@@ -19,6 +19,8 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from torrent_client.announcer import Announcer, TrackerStatus
 from torrent_client.config import Config
+from torrent_client.peer_connection import PeerConnection
+from torrent_client.protocol.messages import Port
 from torrent_client.proxy import UNREACHABLE_PORT
 from torrent_client.tracker_client import PeerAddress, Progress, TrackerClient
 
@@ -49,6 +51,16 @@ class PeerFinder(Protocol):
         self, info_hash: bytes, on_peers: Callable[[Sequence[PeerAddress]], None], *, announce_port: int | None
     ) -> Lookup:
         """Look for peers, and say that we are one if a port is given; returns at once."""
+
+    def add_node(self, host: str, port: int) -> None:
+        """Get to know a node; returns at once."""
+
+    def describe(self) -> str:
+        """Return how it is, in a few words."""
+
+    @property
+    def port(self) -> int:
+        """The node's UDP port, which peers are told."""
 
 
 class LocalFinder(Protocol):
@@ -101,6 +113,7 @@ class Discovery:
     ) -> None:
         """Make the trackers' clients; nothing is sent before `start`."""
         self._info_hash = info_hash
+        self._config = config
         self._port = port
         self._services = services if config.allows_direct and not is_private else Services()
         self._on_addresses: OnAddresses = lambda _addresses, _source: None
@@ -113,6 +126,7 @@ class Discovery:
             clients, self._totals, self._from_trackers, config, rng, clock, is_private=is_private
         )
         self._lookup: Lookup | None = None
+        self._found: set[PeerAddress] = set()  # by the DHT
         self._next_lookup = self._next_shout = 0.0
         self._hungry_lookups = 0
         self._is_started = False
@@ -148,7 +162,7 @@ class Discovery:
         if self._services.dht and now >= self._next_lookup:
             self._cancel_lookup()
             self._lookup = self._services.dht.find_peers(
-                self._info_hash, lambda peers: self._on_addresses(peers, "dht"), announce_port=self._port or None
+                self._info_hash, self._from_dht, announce_port=self._port or None
             )
             self._hungry_lookups = 0 if connected else self._hungry_lookups + 1
             hungry = DHT_HUNGRY_INTERVALS[min(self._hungry_lookups, len(DHT_HUNGRY_INTERVALS)) - 1]
@@ -178,6 +192,29 @@ class Discovery:
         """Return a copy of each tracker's status."""
         return self._announcer.statuses()
 
+    @property
+    def uses_dht(self) -> bool:
+        """Whether peers come from the DHT too, and are told that we have a node there."""
+        return self._services.dht is not None
+
+    def greet(self, connection: PeerConnection) -> None:
+        """Tell a new peer that has a DHT node where ours is (BEP 5)."""
+        if self._services.dht and connection.remote and connection.remote.supports_dht:
+            connection.send(Port(self._services.dht.port))
+
+    def told_port(self, connection: PeerConnection, message: Port) -> None:
+        """Get to know the DHT node of a peer."""
+        if self._services.dht:
+            self._services.dht.add_node(connection.address.host, message.port)
+
+    def dht_state(self) -> str | None:
+        """Return how the DHT is and what came of it, in words; None where it is not asked."""
+        dht = self._services.dht
+        if not dht:
+            return None
+        peers = f"{len(self._found)} peer{'' if len(self._found) == 1 else 's'} found"
+        return f"{dht.describe()}, {peers}" if self._found or self._lookup else dht.describe()
+
     def local_state(self) -> str | None:
         """Return what came of asking the local network, in words; None where it is not asked."""
         local = self._services.local
@@ -191,6 +228,11 @@ class Discovery:
 
     def _totals(self) -> Progress:
         return self._progress()
+
+    def _from_dht(self, peers: Sequence[PeerAddress]) -> None:
+        if len(self._found) < self._config.known_peers:
+            self._found.update(peers)
+        self._on_addresses(peers, "dht")
 
     def _from_trackers(self, peers: Sequence[PeerAddress]) -> None:
         self._on_addresses(peers, "tracker")

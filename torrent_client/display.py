@@ -98,6 +98,8 @@ def picture(stats: TorrentStats, width: int, now: float) -> RenderableType:
         parts.append(_web_seed_table(stats.web_seeds))
     if stats.trackers:
         parts.append(_tracker_table(stats, now))
+    if stats.dht_state:
+        parts.append(Text(f"DHT: {stats.dht_state}", style="dim"))
     if stats.local_network:
         parts.append(Text(f"local network: {stats.local_network}", style="dim"))
     title = Text(f" {printable(stats.name, max(20, width - 20))} ", style="bold")

@@ -133,6 +133,7 @@ class DownloadManager:
             wanted=self._wanted_pieces(options.files),
         )
         self._attention = Event()  # housekeeping should look at the choker before its next tick
+        self.discovery = discovery or self._own_discovery(rng)
         self.conversation = Conversation(
             torrent.info_hash,
             self.pieces,
@@ -145,6 +146,7 @@ class DownloadManager:
             clock,
             metadata_size=len(torrent.info),
             super_seed=options.super_seed,
+            discovery=self.discovery,
         )
         callbacks = PeerCallbacks(self.conversation.joined, self.conversation.received, self.conversation.left)
         self.swarm: Swarm = Swarm(peer_id, config, callbacks, self._new_connection, clock, slots, port)
@@ -158,7 +160,6 @@ class DownloadManager:
         self.web_seeds = WebSeeds(
             torrent, options.web_seeds, self.pieces, web_callbacks, self.limits.download, config, clock
         )
-        self.discovery = discovery or self._own_discovery(rng)
         self.discovery.attach(self.swarm.add_addresses, self._progress)
         self._housekeeping = Thread(target=self._run, name="housekeeping", daemon=True)
         self._state = TorrentState.STARTING
@@ -425,6 +426,7 @@ class DownloadManager:
             remote_handshake=remote,
             extensions=True,
             fast=True,
+            dht=self.discovery.uses_dht,
             max_message_length=max(MAX_MESSAGE_LENGTH, self.torrent.piece_count // 8 + 2),
             read_block=self._read_block,
             limits=self.limits,
@@ -485,10 +487,10 @@ class DownloadManager:
         if downloading and nothing_came and not self._stopping.is_set():
             next_dial = self.swarm.pool.next_dial_time()
             next_dial_in = None if next_dial is None else next_dial - now
-            blame = self.swarm.last_failure, self.swarm.obstacle
+            blame = self.swarm.last_failure, self.swarm.obstacle, self.discovery.dht_state()
             waiting_for = waiting_reason(peers, trackers, connecting, known, next_dial_in, now, web_seeds, *blame)
         elif self._state is TorrentState.COMPLETE and self.options.seed and not peers and not self._stopping.is_set():
-            waiting_for = self.swarm.obstacle or seeding_reason(trackers, self._port)
+            waiting_for = self.swarm.obstacle or seeding_reason(trackers, self._port, self.discovery.dht_state())
         return TorrentStats(
             name=self.torrent.name,
             info_hash=self.torrent.info_hash.hex(),
@@ -523,6 +525,7 @@ class DownloadManager:
                 self._inventory.earlier.uploaded + self.swarm.uploaded, self.pieces.wanted_progress().size
             ),
             seeding=self._state is TorrentState.COMPLETE and self.options.seed and not self._stopping.is_set(),
+            dht_state=self.discovery.dht_state(),
             local_network=self.discovery.local_state(),
             max_download_rate=self.limits.download.rate,
             max_upload_rate=self.limits.upload.rate,

@@ -189,6 +189,7 @@ class MagnetDownload:
             trackers=trackers,
             waiting_for=None if progress.offers else self._waiting_for(peers, trackers),
             error=str(self._error) if self._error else None,
+            dht_state=self._discovery.dht_state(),
             local_network=self._discovery.local_state(),
             max_download_rate=self.limits.download.rate,
             max_upload_rate=self.limits.upload.rate,
@@ -203,7 +204,7 @@ class MagnetDownload:
         swarm, now = self._stage.swarm, self._clock()
         next_dial = swarm.pool.next_dial_time()
         next_dial_in = None if next_dial is None else next_dial - now
-        known, blame = swarm.pool.counts()[0], (swarm.last_failure, swarm.obstacle)
+        known, blame = swarm.pool.counts()[0], (swarm.last_failure, swarm.obstacle, self._discovery.dht_state())
         return waiting_reason(peers, trackers, swarm.connecting, known, next_dial_in, now, (), *blame)
 
     # --- from one stage to the next ----------------------------------------------------------------------

@@ -24,7 +24,7 @@ from torrent_client.peer import Peer
 from torrent_client.peer_connection import PeerConnection
 from torrent_client.peer_exchange import PeerExchange
 from torrent_client.peer_extensions import Extension, PeerExtensions
-from torrent_client.protocol.messages import Extended, Handshake, HaveNone, Message
+from torrent_client.protocol.messages import Extended, Handshake, HaveNone, Message, Port
 from torrent_client.swarm import PeerCallbacks, Swarm
 from torrent_client.tracker_client import PeerAddress, Progress
 
@@ -134,6 +134,7 @@ class MetadataDownload:
             remote_handshake=remote,
             extensions=True,
             fast=True,
+            dht=self._discovery.uses_dht,
             config=self._config,
         )
 
@@ -147,12 +148,15 @@ class MetadataDownload:
         if peer.connection.fast:
             peer.connection.send(HaveNone())
         self._extensions.greet(peer)
+        self._discovery.greet(peer.connection)
 
     def _received(self, peer: Peer, batch: Sequence[Message]) -> None:
         """Read extended messages; what peers have, and whether they choke us, matters later."""
         for message in batch:
             if isinstance(message, Extended):
                 self._extensions.received(peer, message)
+            elif isinstance(message, Port):
+                self._discovery.told_port(peer.connection, message)
 
     def _left(self, peer: Peer | None) -> None:
         if peer:

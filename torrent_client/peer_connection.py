@@ -44,6 +44,7 @@ from torrent_client.peer_writer import PeerWriter
 from torrent_client.protocol.messages import (
     HANDSHAKE_LENGTH,
     PROTOCOL,
+    RESERVED_DHT,
     RESERVED_EXTENSIONS,
     RESERVED_FAST,
     AllowedFast,
@@ -74,6 +75,7 @@ class PeerConnection:
         remote_handshake: the peer's, where the listener has read it already.
         extensions: announce the extension protocol (BEP 10).
         fast: announce the Fast extension (BEP 6).
+        dht: announce a DHT node (BEP 5).
         max_message_length: bytes; a torrent with many pieces needs more than the default for a bitfield.
         read_block: returns the bytes of a request that we serve.
         limits: bytes per second that we take and give.
@@ -90,6 +92,7 @@ class PeerConnection:
         remote_handshake: Handshake | None = None,
         extensions: bool = False,
         fast: bool = False,
+        dht: bool = False,
         max_message_length: int = MAX_MESSAGE_LENGTH,
         read_block: Callable[[Request], bytes] = _serve_nothing,
         limits: Limits | None = None,
@@ -102,7 +105,7 @@ class PeerConnection:
         self.peer_choking = True
         self.peer_interested = False
         self.close_reason: str | None = None
-        features = [RESERVED_EXTENSIONS] * extensions + [RESERVED_FAST] * fast
+        features = [RESERVED_EXTENSIONS] * extensions + [RESERVED_FAST] * fast + [RESERVED_DHT] * dht
         self._handshake = Handshake(info_hash, peer_id, reserved_bits(*features))
         self._config = config or Config()
         self._read_block = read_block

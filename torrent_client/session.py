@@ -18,9 +18,10 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from threading import BoundedSemaphore, Event, Lock
 from types import TracebackType
-from typing import NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeAlias
 
 from torrent_client.config import Config
 from torrent_client.discovery import Discovery, Services
@@ -37,8 +38,15 @@ from torrent_client.text import printable
 from torrent_client.torrent_parser import TorrentFile
 from torrent_client.tracker_client import generate_peer_id
 
+if TYPE_CHECKING:
+    from torrent_client.dht.node import DhtNode, DhtStats
+
 Download: TypeAlias = DownloadManager | MagnetDownload
 """A torrent that runs, whatever it began with."""
+
+
+MAX_TORRENT_NODES: Final = 20
+"""DHT nodes of a torrent's `nodes` that are asked; BEP 5 speaks of eight."""
 
 
 class Job(NamedTuple):
@@ -54,9 +62,10 @@ class Session:
     Args:
         config: limits.
         rng: source of randomness; a seeded one makes a lesson repeatable.
+        state_directory: where the DHT's nodes are kept; None for nowhere.
     """
 
-    def __init__(self, config: Config, rng: random.Random | None = None) -> None:
+    def __init__(self, config: Config, rng: random.Random | None = None, state_directory: Path | None = None) -> None:
         """Bind the port, unless nobody may call us past a proxy.
 
         Raises:
@@ -69,7 +78,8 @@ class Session:
         self._listener = Listener(config) if config.allows_direct else None
         self._port_mapper = PortMapper(self.port, partial(find_upnp_gateway, config.portmap_interface))
         self._local = LocalDiscovery(self.port, config) if config.lsd else None
-        self.services = Services(local=self._local)
+        self._dht = self._dht_node(state_directory) if config.dht and config.allows_direct else None
+        self.services = Services(self._dht, self._local)
         self._slots = BoundedSemaphore(config.max_peers_total)
         self._changed = Event()
         self._torrents: list[Download] = []
@@ -87,6 +97,11 @@ class Session:
         """What the router does about the port."""
         return self._port_mapper.status
 
+    @property
+    def dht(self) -> "DhtStats | None":
+        """How our DHT node is; None where there is none."""
+        return self._dht.stats() if self._dht else None
+
     def start(self) -> None:
         """Begin to accept peers, and ask the router to let them in."""
         if self._listener:
@@ -95,6 +110,8 @@ class Session:
                 self._port_mapper.start()
         if self._local:
             self._local.start()
+        if self._dht:
+            self._dht.start()
 
     def add(self, torrent: TorrentFile | MagnetLink, options: DownloadOptions) -> Download:
         """Start a torrent.
@@ -131,6 +148,9 @@ class Session:
         torrent, options = job
         limits = self.limits.nested(options.max_download_rate, options.max_upload_rate)
         if isinstance(torrent, TorrentFile):
+            if self._dht and not torrent.is_private:
+                for host, port in torrent.nodes[:MAX_TORRENT_NODES]:
+                    self._dht.add_node(host, port)
             discovery = self._discovery(torrent.info_hash, torrent.trackers, is_private=torrent.is_private)
             return self._manager(limits, torrent, options, discovery)
         trackers = [[url] for url in torrent.trackers]
@@ -179,6 +199,11 @@ class Session:
             discovery=discovery,
         )
 
+    def _dht_node(self, state_directory: Path | None) -> "DhtNode":
+        from torrent_client.dht.node import DhtNode  # here, for those who do without it start sooner
+
+        return DhtNode(self.config, self.port, state_directory, self._rng)
+
     def _discovery(self, info_hash: bytes, trackers: Sequence[Sequence[str]], *, is_private: bool = False) -> Discovery:
         discovery = Discovery(
             info_hash,
@@ -214,9 +239,13 @@ class Session:
             self._listener.stop()
         if self._local:
             self._local.stop()
+        if self._dht:
+            self._dht.begin_stop()
         with ThreadPoolExecutor(max(1, len(self._torrents)), thread_name_prefix="stop") as executor:
             stops = [executor.submit(manager.stop) for manager in self._torrents]
         self._port_mapper.finish_stop()
+        if self._dht:
+            self._dht.stop()
         for stop in stops:
             stop.result()  # an error shows, after all have stopped
 

@@ -113,6 +113,7 @@ class TorrentStats:
         error: what ended it, in state `error`.
         ratio: bytes sent in all runs, in multiples of the torrent's size.
         seeding: complete, and there for others.
+        dht_state: how the DHT is and what came of asking it, in words; None where it is not asked.
         local_network: what came of asking our own network for peers, in words; None where it is not asked.
         max_download_rate, max_upload_rate: bytes per second that this torrent may have, 0 for no limit of its own.
     """
@@ -148,6 +149,7 @@ class TorrentStats:
     web_seeds: tuple[WebSeedStats, ...] = ()
     ratio: float = 0.0
     seeding: bool = False
+    dht_state: str | None = None
     local_network: str | None = None
     max_download_rate: float = 0.0
     max_upload_rate: float = 0.0
@@ -163,6 +165,7 @@ def waiting_reason(
     web_seeds: tuple[WebSeedStats, ...] = (),
     failure: str | None = None,
     obstacle: str | None = None,
+    dht_state: str | None = None,
 ) -> str:
     """Return why a download that gets nothing gets nothing.
 
@@ -176,6 +179,7 @@ def waiting_reason(
         web_seeds: all of them.
         failure: what the last dial that failed came to.
         obstacle: what keeps us from dialling anybody.
+        dht_state: how the DHT is, if it is asked.
     """
     if peers:
         return _waiting_for_peers(peers)
@@ -194,12 +198,15 @@ def waiting_reason(
         return f"asking {asking[0].url} for peers"
     if web_seeds and not trackers:
         return _waiting_for_web_seeds(web_seeds)
-    reason = _waiting_for_trackers(trackers, now)
+    reason = _waiting_for_trackers(trackers, now, dht_state)
     return f"{reason}; {_waiting_for_web_seeds(web_seeds)}" if web_seeds else reason
 
 
-def _waiting_for_trackers(trackers: tuple[TrackerStatus, ...], now: float) -> str:
-    """Return what keeps the trackers from giving us peers."""
+def _waiting_for_trackers(trackers: tuple[TrackerStatus, ...], now: float, dht_state: str | None) -> str:
+    """Return what keeps the trackers, and the DHT, from giving us peers."""
+    if dht_state:
+        reason = f"{_waiting_for_trackers(trackers, now, None)}; " if trackers else "no peers yet; "
+        return f"{reason}DHT: {dht_state}"
     if not trackers:
         return "no peers: the torrent names no tracker, and none were given with --peer"
     soonest = min(trackers, key=lambda tracker: tracker.next_announce)
@@ -209,17 +216,20 @@ def _waiting_for_trackers(trackers: tuple[TrackerStatus, ...], now: float) -> st
     return f"no peers: the tracker knows of nobody else; {wait}"
 
 
-def seeding_reason(trackers: tuple[TrackerStatus, ...], port: int) -> str:
+def seeding_reason(trackers: tuple[TrackerStatus, ...], port: int, dht_state: str | None = None) -> str:
     """Return why a seed without peers has none.
 
     Args:
         trackers: all of them.
         port: TCP port that we listen on; 0 for none, behind a proxy.
+        dht_state: how the DHT is, if it tells others of us.
     """
     if not port:
         return "nobody can call us behind a proxy: we dial the peers that the trackers tell us of"
     if any(tracker.state == "working" for tracker in trackers):
         return f"nobody has asked for anything yet; listening on port {port}"
+    if dht_state:
+        return f"nobody has asked for anything yet; listening on port {port}, DHT: {dht_state}"
     if not trackers:
         return f"no tracker tells others of us: they need our address, with port {port}"
     return f"no tracker has answered yet, so that nobody knows of us; listening on port {port}"

@@ -23,7 +23,8 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    session = lt.session(_settings(options.listen) | _encryption(options.encryption) | {"enable_lsd": options.lsd})
+    settings = _settings(options.listen) | _encryption(options.encryption) | _dht(options.dht)
+    session = lt.session(settings | {"enable_lsd": options.lsd})
     handle = _add_torrent(session, options)
     for peer in options.peer:
         host, _, port = peer.rpartition(":")
@@ -62,6 +63,22 @@ def _encryption(choice: str) -> "lt.settings_pack":
     }
 
 
+def _dht(entrance: str) -> "lt.settings_pack":
+    """Return the settings of a node in a DHT in which all have the same address."""
+    if not entrance:
+        return {}
+    return {
+        "enable_dht": True,
+        "dht_bootstrap_nodes": entrance,
+        "dht_restrict_routing_ips": False,
+        "dht_restrict_search_ips": False,
+        "dht_enforce_node_id": False,
+        "dht_prefer_verified_node_ids": False,
+        "dht_ignore_dark_internet": False,
+        "dht_announce_interval": 5,  # seconds
+    }
+
+
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("torrent", help="path of a .torrent file, or a magnet link")
@@ -70,6 +87,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--peer", action="append", default=[], help="HOST:PORT of a peer to connect to")
     parser.add_argument("--seed", action="store_true", help="the content is complete: no check, no download")
     parser.add_argument("--lsd", action="store_true", help="find peers on the local network")
+    parser.add_argument("--dht", default="", metavar="HOST:PORT", help="find peers in the DHT of this node")
     parser.add_argument("--pex", action="store_true", help="exchange peers")
     parser.add_argument("--upload-limit", type=int, default=0, help="bytes per second; 0 is no limit")
     parser.add_argument("--encryption", choices=("", "rc4", "plaintext"), default="", help="all that it speaks")
@@ -81,7 +99,10 @@ def _add_torrent(session: lt.session, options: argparse.Namespace) -> lt.torrent
     parameters = lt.parse_magnet_uri(options.torrent) if is_link else lt.load_torrent_file(options.torrent)
     parameters.save_path = str(options.directory)
     parameters.flags &= ~(lt.torrent_flags.paused | lt.torrent_flags.auto_managed)
-    parameters.flags |= lt.torrent_flags.disable_dht
+    if options.dht:
+        parameters.flags &= ~lt.torrent_flags.disable_dht
+    else:
+        parameters.flags |= lt.torrent_flags.disable_dht
     if not options.lsd:
         parameters.flags |= lt.torrent_flags.disable_lsd
     if not options.pex:

@@ -363,6 +363,7 @@ def libtorrent_seeder(
     host: str = "127.0.0.1",
     upload_limit: int = 0,
     encryption: str = "",
+    dht: str = "",
 ) -> Iterator[Peer]:
     """Seed with libtorrent.
 
@@ -372,8 +373,9 @@ def libtorrent_seeder(
         host: the address to listen on.
         upload_limit: bytes per second; 0 is no limit.
         encryption: as in `Peer`.
+        dht: address of a DHT node to begin at, HOST:PORT; none for no DHT.
     """
-    options = ["--seed", "--upload-limit", str(upload_limit), "--encryption", encryption]
+    options = ["--seed", "--upload-limit", str(upload_limit), "--encryption", encryption, "--dht", dht]
     with _libtorrent(tmp_path, torrent, torrent.directory, host, options) as started:
         peer = replace(started, encryption=encryption)
         wait_until_ready(peer, lambda: has_everything(peer, torrent))
@@ -598,6 +600,7 @@ def libtorrent_leech(
     *,
     host: str = "127.0.0.1",
     encryption: str = "",
+    dht: str = "",
 ) -> None:
     """Download the whole torrent with libtorrent.
 
@@ -609,9 +612,11 @@ def libtorrent_leech(
         timeout: fails when it takes longer, in seconds.
         host: the address to listen on.
         encryption: as in `Peer`.
+        dht: address of a DHT node to begin at, HOST:PORT; none for no DHT.
     """
     options = [word for peer in peers for word in ("--peer", peer)]
-    with _libtorrent(tmp_path, torrent, directory, host, [*options, "--encryption", encryption]) as leecher:
+    options += ["--encryption", encryption, "--dht", dht]
+    with _libtorrent(tmp_path, torrent, directory, host, options) as leecher:
         _wait_until_done(leecher, timeout)
 
 

@@ -373,7 +373,20 @@ def _add_switches(group: argparse._ArgumentGroup) -> None:
     """Add what is on unless it is switched off."""
     group.add_argument("--no-portmap", action="store_true", help="do not ask the router to let peers in (UPnP)")
     group.add_argument("--no-pex", action="store_true", help="do not tell peers of each other, nor listen when they do")
+    group.add_argument("--no-dht", action="store_true", help="take no part in the DHT, where peers find each other")
+    _add_dht_bootstrap(group)
     group.add_argument("--no-lsd", action="store_true", help="do not look for peers on the local network")
+
+
+def _add_dht_bootstrap(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--dht-bootstrap",
+        type=kinds.parse_peer,
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="begin at this DHT node instead of the public routers; can be given several times",
+    )
 
 
 def _add_limits(group: argparse._ArgumentGroup) -> None:

@@ -55,7 +55,7 @@ def demo(options: Namespace) -> int:
                         str(torrent_path),
                         *("-o", str(folder / "download")),
                         *("--state-dir", str(folder / "state")),
-                        *("--no-portmap", "--no-lsd", "--port", "0"),
+                        *("--no-portmap", "--no-lsd", "--no-dht", "--port", "0"),
                         *(f"--{flag}" for flag in flags),
                     ]
                 )
@@ -87,7 +87,7 @@ def _seeders(folder: Path, torrent_path: Path, rate: float) -> Iterator[None]:
     """Run the seeding processes inside the block."""
     main = Path(__file__).parents[2] / "main.py"
     command = [sys.executable, str(main), str(torrent_path), "-o", str(folder / "seed"), "--seed", "-q"]
-    command += ["--no-portmap", "--no-lsd", "--port", "0", "--max-upload-rate", f"{rate:.0f}"]
+    command += ["--no-portmap", "--no-lsd", "--no-dht", "--port", "0", "--max-upload-rate", f"{rate:.0f}"]
     processes = [
         subprocess.Popen([*command, "--state-dir", str(folder / f"state-{number}")]) for number in range(SEEDERS)
     ]

@@ -118,6 +118,8 @@ def config_of(options: Namespace) -> Config:
         proxy=options.proxy or "",
         portmap=not options.no_portmap,
         lsd=not options.no_lsd,
+        dht=not options.no_dht,
+        dht_bootstrap=tuple(options.dht_bootstrap) or None,
     )
 
 
@@ -134,7 +136,7 @@ def run(jobs: Sequence[Job], config: Config, options: Namespace) -> int:
     """
     interruption = Interruption()
     with interruption.handled():
-        with Session(config) as session:
+        with Session(config, state_directory=jobs[0].options.state_directory) as session:
             _tell_port(session, options)
             managers = session.add_all(jobs)
             _watch(session, managers, options, interruption)
@@ -270,7 +272,8 @@ def _as_values(kind: str, stats: TorrentStats, session: Session) -> dict[str, An
     value = dataclasses.asdict(stats)
     del value["piece_states"]
     limits = {"max_download_rate": session.limits.download.rate, "max_upload_rate": session.limits.upload.rate}
-    return {"type": kind, **value, "all_torrents": limits, "portmap": session.portmap.as_values()}
+    dht = dataclasses.asdict(session.dht) if session.dht else None
+    return {"type": kind, **value, "all_torrents": limits, "portmap": session.portmap.as_values(), "dht": dht}
 
 
 def _print_json(value: dict[str, Any]) -> None:

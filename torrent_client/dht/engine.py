@@ -177,7 +177,7 @@ class DhtEngine:
             message = decode(data)
         except KrpcError as error:
             self.nonsense += 1
-            if error.query and not is_awaited and not self._read_only:
+            if error.query and not self._read_only and (not is_awaited or self._guard.admit(sender.host)):
                 self._send(self._responder.refuse(error.query, str(error)), sender)
             return
         if isinstance(message, Query):

@@ -176,7 +176,7 @@ class DhtNode:
         self.port: int = next(iter(self._sockets.values())).getsockname()[1]
         if port not in (0, self.port):
             logger.warning("UDP port %d is taken; the DHT uses port %d", port, self.port)
-        self._directory = state_directory
+        self._directory = None if config.dht_read_only else state_directory
         self._clock = clock
         self._uses_routers = config.dht_bootstrap is None
         self._names = list(DHT_ROUTERS if config.dht_bootstrap is None else config.dht_bootstrap)
@@ -280,6 +280,10 @@ class DhtNode:
         if port:
             self._resolve(host, port, lambda endpoints: self._to_engines(endpoints, DhtEngine.add_node))
 
+    def describe(self) -> str:
+        """Return the state in a few words, for people."""
+        return self._snapshot.describe()
+
     def stats(self) -> DhtStats:
         """Return a snapshot, a moment old."""
         return self._snapshot
@@ -367,11 +371,12 @@ class DhtNode:
         return send
 
     def _save(self) -> None:
-        if self._directory:
-            families = {
-                family: (engine.table.own_id, [node.info for node in engine.table if not node.is_bad])
-                for family, engine in self._engines.items()
-            }
+        """Save what was learned; a run without the internet must not forget the nodes of the one before."""
+        families = {}
+        for family, engine in self._engines.items():
+            nodes = [node.info for node in engine.table if not node.is_bad]
+            families[family] = engine.table.own_id, nodes or list(self._saved[family].nodes if self._saved else ())
+        if self._directory and any(len(engine.table) for engine in self._engines.values()):
             saved_nodes.save(self._directory, self.port, families)
 
     # --- names -------------------------------------------------------------------------------------------

@@ -39,6 +39,9 @@ HANDSHAKE_LENGTH: Final = 68
 RESERVED_EXTENSIONS: Final = (5, 0x10)
 """Byte and bit of the reserved field that announce the extension protocol (BEP 10)."""
 
+RESERVED_DHT: Final = (7, 0x01)
+"""Byte and bit of the reserved field that announce a DHT node (BEP 5)."""
+
 RESERVED_FAST: Final = (7, 0x04)
 """Byte and bit of the reserved field that announce the Fast extension (BEP 6)."""
 
@@ -109,6 +112,12 @@ class Handshake(NamedTuple):
     def supports_extensions(self) -> bool:
         """Whether the peer speaks the extension protocol (BEP 10)."""
         byte, bit = RESERVED_EXTENSIONS
+        return bool(self.reserved[byte] & bit)
+
+    @property
+    def supports_dht(self) -> bool:
+        """Whether the peer has a DHT node (BEP 5)."""
+        byte, bit = RESERVED_DHT
         return bool(self.reserved[byte] & bit)
 
     @property
