@@ -165,6 +165,15 @@ def test_the_next_tracker_is_asked_when_one_fails() -> None:
         assert [str(peer) for peer in find_peers(tiers, TORRENT.info_hash, OUR_ID, 1)] == ["127.0.0.1:7001"]
 
 
+def test_the_tracker_is_left_again() -> None:
+    """We serve nothing, so that nobody should be told of us."""
+    with LocalTracker() as tracker:
+        other = TrackerClient(tracker.announce_url, TORRENT.info_hash, fake_id("seed"), 7001)
+        other.announce(Progress(0, 0, 0), "started")
+        assert find_peers([[tracker.announce_url]], TORRENT.info_hash, OUR_ID, 1)
+        assert other.announce(Progress(0, 0, 0)).leechers == 0
+
+
 def test_when_all_trackers_fail_the_error_names_each() -> None:
     """Else nobody knows which one to mend."""
     with pytest.raises(TrackerError, match="announce: connection refused"):

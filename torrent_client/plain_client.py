@@ -18,6 +18,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from torrent_client.active_piece import ActivePiece
@@ -41,7 +42,7 @@ from torrent_client.protocol.messages import (
 )
 from torrent_client.protocol.metadata import METADATA_EXTENSION
 from torrent_client.torrent_parser import TorrentFile
-from torrent_client.tracker_client import PeerAddress, TrackerClient
+from torrent_client.tracker_client import PeerAddress, Progress, TrackerClient
 
 TICK: Final = 0.1
 """Seconds between two looks at peers that wait, or keep us waiting."""
@@ -51,6 +52,9 @@ ROUNDS: Final = 3
 
 ROUND_PAUSE: Final = 1.0
 """Seconds before the second round, twice that before the third."""
+
+GOODBYE_LIMIT: Final = 2.0
+"""Seconds that taking our leave of a tracker may last; as long as `Config.tracker_stop_timeout`."""
 
 METADATA_ID: Final = 1
 """The id under which we take metadata messages (BEP 10); any from 1 to 255 would do."""
@@ -70,7 +74,7 @@ def say_hello(connection: PeerConnection) -> None:
 
 
 def find_peers(trackers: Sequence[Sequence[str]], info_hash: bytes, peer_id: bytes, left: int) -> list[PeerAddress]:
-    """Ask one tracker after the other until one of them knows peers.
+    """Ask one tracker after the other until one of them knows peers, and leave it again.
 
     Args:
         trackers: announce URLs in tiers.
@@ -85,10 +89,13 @@ def find_peers(trackers: Sequence[Sequence[str]], info_hash: bytes, peer_id: byt
     peers: list[PeerAddress] = []
     for url in (url for tier in trackers for url in tier):
         try:
-            peers = TrackerClient(url, info_hash, peer_id, Config().listen_port).get_peers(left)
+            client = TrackerClient(url, info_hash, peer_id, Config().listen_port)
+            peers = client.get_peers(left)
         except TrackerError as error:
             refusals.append(f"{url}: {error}")
             continue
+        with suppress(TrackerError):  # nobody listens here: others need not be told of us
+            client.announce(Progress(0, 0, left), "stopped", num_want=0, time_limit=GOODBYE_LIMIT)
         if peers:
             return peers
     if refusals:

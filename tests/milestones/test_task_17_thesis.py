@@ -11,7 +11,7 @@ TASK = Task(
     "Thesis write-up",
     "Complete thesis document",
     """\
-thesis.md, .typ, .tex, .rst, .txt, .pdf, .docx or .odt, here or in thesis/
+thesis.md, .typ, .tex, .rst, .txt, .pdf, .docx or .odt, here or in thesis/ (or thesis/main.tex with its chapters)
     1. Introduction   2. Technical Background   3. Implementation   4. Results & Analysis   5. Conclusion""",
     "Measure first: numbers of your own are what the fourth chapter is made of.",
 )
@@ -23,18 +23,27 @@ CHAPTERS = ("introduction", "background", "implementation", "results", "conclusi
 
 
 def documents_in(roots: Iterable[Path]) -> list[Path]:
-    """Return the files that may be the thesis."""
+    """Return the files that are the thesis: those called so, and all texts beside one that is, or that is `main`."""
     kinds = (*TEXTS, ".pdf", ".docx", ".odt")
-    found = [path for root in roots for folder in (root, root / "docs") for path in folder.glob("*hesis*")]
-    files = [path for place in found for path in (place.rglob("*") if place.is_dir() else [place])]
-    return [path for path in files if path.suffix.lower() in kinds]
+    folders = [root / name for root in roots for name in ("", "docs", "thesis", "docs/thesis")]
+    named = [
+        path
+        for folder in folders
+        for path in folder.glob("*.*")
+        if path.suffix.lower() in kinds
+        and ("thesis" in path.stem.lower() or (path.stem, folder.name) == ("main", "thesis"))
+    ]
+    beside = [
+        path for one in named if one.parent.name == "thesis" for path in one.parent.rglob("*") if path.suffix in kinds
+    ]
+    return list(dict.fromkeys([*named, *beside]))
 
 
 def test_the_thesis_has_its_chapters(student: Student) -> None:
     """A document with the guide's five chapters; whether it is good, people must judge."""
     with student.rule("the thesis is a document of its own", OUTLINE):
         found = documents_in(student.roots)
-        student.expect(found, "there is no file called thesis, and nothing in a folder thesis/")
+        student.expect(found, "there is no file called thesis")
     texts = [path.read_text("utf-8", "replace").lower() for path in found if path.suffix.lower() in TEXTS]
     if texts:
         with student.rule(f"the thesis has the chapters {', '.join(CHAPTERS)}", OUTLINE):
