@@ -229,7 +229,11 @@ def depth(scale: Scale) -> list[Point]:
 
 def crowd(scale: Scale) -> list[Point]:
     """A download from four seeders among peers that have nothing."""
-    names = scale.pick(("ours", "libtorrent", "rtorrent", "qbittorrent"), ("ours", "libtorrent"))
+    names = (
+        *scale.pick(("ours", "libtorrent", "rtorrent", "qbittorrent"), ("ours", "libtorrent")),
+        "limit-1",
+        "limit-2",
+    )
     work = Work(scale.pick(GIB, 64 * MIB))
     counts = scale.pick((0, 46, 96, 196), (196,))
     return [Point(4 + count, each(names, base(work, seeders=4, idle=count))) for count in counts]
@@ -384,9 +388,10 @@ _ALL = (
     Case(
         "crowd",
         "A download among many peers",
-        "Four seeders send as fast as they can; all other peers are connected and have nothing.",
+        "Four seeders send as fast as they can; all other peers are connected and have nothing. The limit has only "
+        "the seeders.",
         crowd,
-        ("wall", "speed", "cpu", "rss", "wall/libtorrent", "cpu/libtorrent"),
+        TIMES,
         (Plot("speed"), Plot("rss")),
         "connected peers",
     ),

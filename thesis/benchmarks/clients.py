@@ -31,7 +31,8 @@ class Ours(Client):
     roles = Role.LEECH | Role.SEED | Role.MEMBER
     member_tells = Done.REPORT
     main = machine.REPOSITORY / "main.py"
-    alone: ClassVar = ("--no-portmap", "--no-lsd", "--no-pex", "--no-dht")  # torrents are private; threads would start
+    # Torrents are private, but the threads of discovery would start.
+    alone: ClassVar = ("--no-portmap", "--no-lsd", "--no-pex", "--no-dht", "--encryption", "off")
 
     def __init__(
         self, name: str = "ours", options: tuple[str, ...] = (), overrides: Overrides = MappingProxyType({})

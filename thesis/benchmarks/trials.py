@@ -130,7 +130,7 @@ class Watch:
         seeding, known, busy = self._now()
         wire = self._counter.bytes_so_far()
         other = max(0.0, busy - self._busy - (known - self._known) - cpu)
-        share = other / ((time.monotonic() - self._start) * (os.cpu_count() or 1))
+        share = min(1.0, other / ((time.monotonic() - self._start) * (os.cpu_count() or 1)))
         return Measurement(
             wall=wall,
             cpu=cpu,
