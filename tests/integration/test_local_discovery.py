@@ -1,7 +1,6 @@
 """Peers that nobody has told of each other meet on their own network: by multicast alone.
 
-The network is one that the kernel makes for the test (a network namespace with a virtual Ethernet), so that nothing
-of it reaches a real one.
+The network is one that the kernel makes for the test: nothing of it reaches a real one.
 """
 
 import json
@@ -14,18 +13,13 @@ from typing import Any
 
 import pytest
 
+from tests.integration.networks import ONE_MACHINE, OWN_NETWORK, require_network
 from tests.integration.real_peers import MadeTorrent, make_torrent
 from tests.support import payload, running, wait_until
 
 MAIN = Path(__file__).parents[2] / "main.py"
 LIBTORRENT = Path(__file__).with_name("libtorrent_peer.py")
 FOUND_WITHIN = 30.0  # seconds; both announce when they begin
-
-OWN_NETWORK = ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "sh", "-c"]
-ETHERNET = """\
-ip link set lo up && ip link add ether0 type veth peer name ether1 && ip addr add 10.77.0.1/24 dev ether0 &&
-ip link set ether0 up && ip link set ether1 up || exit 77
-"""
 
 
 @pytest.fixture
@@ -36,13 +30,8 @@ def torrent(tmp_path: Path) -> MadeTorrent:
 
 @pytest.fixture(autouse=True)
 def own_network() -> None:
-    """Skip where the system gives nobody a network of his own; no peer is missing then."""
-    try:
-        made = subprocess.run([*OWN_NETWORK, ETHERNET], capture_output=True, check=False, timeout=20)
-    except OSError as error:
-        pytest.skip(f"no network of our own: {error}")
-    if made.returncode:
-        pytest.skip(f"no network of our own: {made.stderr.decode(errors='replace').strip()}")
+    """Every test here needs one."""
+    require_network(ONE_MACHINE)
 
 
 def in_one_network(
@@ -57,7 +46,7 @@ def in_one_network(
         ready: a shell command that succeeds when the second one may begin.
     """
     one, two = (shlex.join(map(str, program)) for program in (first, second))
-    script = f"{ETHERNET}{one} &\nuntil {ready}; do sleep 0.1; done\n{two}\n"
+    script = f"{ONE_MACHINE}{one} &\nuntil {ready}; do sleep 0.1; done\n{two}\n"
     return running([*OWN_NETWORK, script], tmp_path / "network.log", cwd=tmp_path)
 
 
