@@ -54,7 +54,8 @@ def ours(tmp_path: Path, name: str, *arguments: object) -> list[object]:
     """Return the command of our client, as if on a machine of its own; its reports go to `NAME.json`."""
     home = tmp_path / name
     home.mkdir()
-    words = [sys.executable, MAIN, *arguments, "--json", "--port", "0", "--state-dir", home, "--log-file", home / "log"]
+    alone = ["--no-dht", "--no-portmap", "--json", "--port", "0"]
+    words = [sys.executable, MAIN, *arguments, *alone, "--state-dir", home, "--log-file", home / "log"]
     return ["sh", "-c", f"exec {shlex.join(map(str, words))} > {shlex.quote(str(home))}.json"]
 
 
