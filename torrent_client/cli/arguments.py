@@ -22,7 +22,7 @@ MAGNET_MILESTONES = ("magnet_parse", "magnet_handshake", "magnet_info", "magnet_
 MILESTONES = ("decode", "peers", "handshake", "download_piece", "download", *MAGNET_MILESTONES)
 COMMANDS = (
     DEFAULT_COMMAND,
-    *("seed", "info", "verify", "create", "scrape", "demo", "peer", "trace", "completion", "check"),
+    *("seed", "info", "verify", "create", "scrape", "dht", "demo", "peer", "trace", "completion", "check"),
     *MILESTONES,
 )
 
@@ -40,6 +40,7 @@ A BitTorrent client in Python.
   python main.py verify FILE.torrent   check the files on disk against the torrent
   python main.py create PATH           make a torrent of a file or a directory
   python main.py scrape FILE.torrent   show how many peers its trackers know
+  python main.py dht HASH              look up a torrent's peers in the DHT, step by step
   python main.py peer FILE.torrent     a seeder that misbehaves, for lessons: --behave list
   python main.py trace FILE.jsonl      draw what --trace-file kept, as a sequence of messages
   python main.py completion bash       print a completion script for the shell
@@ -105,6 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
     seed = commands.add_parser("seed", help="send what is on disk to others, until Ctrl-C or a goal")
     _add_torrent(seed)
     _add_seed_options(seed)
+    _add_dht_options(commands.add_parser("dht", help="look up a torrent's peers in the DHT, and show the way"))
     info = commands.add_parser("info", help="show what is in a torrent")
     _add_torrent(info)
     _add_output_options(info)
@@ -376,6 +378,21 @@ def _add_switches(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--no-dht", action="store_true", help="take no part in the DHT, where peers find each other")
     _add_dht_bootstrap(group)
     group.add_argument("--no-lsd", action="store_true", help="do not look for peers on the local network")
+
+
+def _add_dht_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a look-up in the DHT can be told."""
+    parser.add_argument("target", metavar="HASH", help="an info hash, a .torrent file, or a magnet link")
+    how = parser.add_argument_group("how")
+    _add_dht_bootstrap(how)
+    how.add_argument(
+        "--announce",
+        type=kinds.port,
+        metavar="PORT",
+        help="at the end, tell the nodes that a peer of this torrent listens here on this TCP port",
+    )
+    _add_state_directory(how)
+    _add_output_options(parser)
 
 
 def _add_dht_bootstrap(group: argparse._ActionsContainer) -> None:

@@ -11,7 +11,8 @@ import os
 import sys
 import threading
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from torrent_client.cli.arguments import MILESTONES, parse
@@ -21,6 +22,22 @@ from torrent_client.text import printable
 
 TRANSFERS = ("get", "seed", "demo")
 """Commands that have not done their work when their output can no longer be written."""
+
+_COMMANDS = {
+    "get": ("get", "get"),
+    "seed": ("seed", "seed"),
+    "info": ("info", "show_info"),
+    "verify": ("verify", "verify"),
+    "scrape": ("scrape", "scrape"),
+    "dht": ("dht", "look_up"),
+    "create": ("create", "create"),
+    "demo": ("demo", "demo"),
+    "peer": ("peer", "run_peer"),
+    "trace": ("trace", "show_trace"),
+    "completion": ("completion", "print_completion"),
+    "check": ("check", "check"),
+}
+"""The module and the function of each command that is no milestone."""
 
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(threadName)s %(name)s: %(message)s"
 
@@ -72,55 +89,9 @@ def run() -> NoReturn:
 
 def _run_command(options: Namespace) -> int:
     """Import and run the command: each one loads only what it needs, so that all start quickly."""
-    match options.command:
-        case "seed":
-            from torrent_client.cli.seed import seed
-
-            return seed(options)
-        case "info":
-            from torrent_client.cli.info import show_info
-
-            return show_info(options)
-        case "verify":
-            from torrent_client.cli.verify import verify
-
-            return verify(options)
-        case "scrape":
-            from torrent_client.cli.scrape import scrape
-
-            return scrape(options)
-        case "create":
-            from torrent_client.cli.create import create
-
-            return create(options)
-        case "demo":
-            from torrent_client.cli.demo import demo
-
-            return demo(options)
-        case "peer":
-            from torrent_client.cli.peer import run_peer
-
-            return run_peer(options)
-        case "trace":
-            from torrent_client.cli.trace import show_trace
-
-            return show_trace(options)
-        case "completion":
-            from torrent_client.cli.completion import print_completion
-
-            return print_completion(options)
-        case "check":
-            from torrent_client.cli.check import check
-
-            return check(options)
-        case command if command in MILESTONES:
-            from torrent_client.cli.milestones import run_milestone
-
-            return run_milestone(options)
-        case _:
-            from torrent_client.cli.get import get
-
-            return get(options)
+    module, function = ("milestones", "run_milestone") if options.command in MILESTONES else _COMMANDS[options.command]
+    run_it: Callable[[Namespace], int] = getattr(import_module(f"torrent_client.cli.{module}"), function)
+    return run_it(options)
 
 
 def _set_up_logging(options: Namespace) -> None:
