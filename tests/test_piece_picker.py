@@ -64,6 +64,13 @@ def test_pieces_that_nobody_has_are_the_rarest() -> None:
     assert {picker.pick(0b111, completed=0) for _ in range(20)} == {1}
 
 
+def test_the_piece_after_a_wide_gap_is_hardly_preferred() -> None:
+    """Where others have a stretch already, the next piece is on its way to them."""
+    picker = PiecePicker(100, Random(3), random_first=0)
+    candidates = (1 << 50) - 1 | 1 << 99
+    assert Counter(picker.pick(candidates, 0) for _ in range(1000))[99] < 100
+
+
 def test_ties_are_broken_at_random() -> None:
     """Of equally rare pieces each is picked about equally often: else all peers would want the same one."""
     picker = PiecePicker(10, Random(1), random_first=0)
