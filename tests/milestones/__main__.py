@@ -101,7 +101,7 @@ def _explain(task: Task, outcome: Outcome, options: argparse.Namespace) -> None:
     lines += ["", *_wrapped(f"Hint: {task.hint}")]
     if options.verbose and failure.trace:
         lines += ["", *map(_safe, failure.trace.rstrip().splitlines())]
-    if outcome.printed and (options.verbose or failure.check == "start"):
+    if outcome.printed and (options.verbose or failure.check == "start" or "Traceback" in outcome.printed):
         lines += ["", "What the code printed at the end:", *map(_safe, outcome.printed.splitlines())]
     again = f" --student {options.student}" if options.student else ""
     more = "" if options.verbose else "; -v shows the traceback and what the code printed"

@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, TextIO
@@ -45,8 +46,9 @@ def module_name(number: int) -> str:
 def main(arguments: list[str]) -> None:
     """Run the checks, and end the process at once: threads that a student left behind do not keep it."""
     number, folder, patience, stops, *roots = arguments
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE, MAX_FILE))
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+    for kind, most in ((resource.RLIMIT_FSIZE, MAX_FILE), (resource.RLIMIT_AS, MAX_MEMORY)):
+        with suppress(ValueError, OSError):  # a system that has no such limit, or has a lower one
+            resource.setrlimit(kind, (most, most))
     place = Path(folder)
     student = Student([Path(root) for root in roots], place, place / "printed", float(patience) or None)
     (place / "work").mkdir()

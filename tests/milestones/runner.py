@@ -24,7 +24,7 @@ TASKS = range(1, 18)
 TIME_LIMIT = 120.0
 """Seconds for all checks of a task, if a student's code keeps even the watchdog from running."""
 
-PRINTED_LINES = 15
+PRINTED_LINES = 30
 """Lines of what a student's code printed that are shown with a failure."""
 
 
