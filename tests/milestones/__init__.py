@@ -1,7 +1,8 @@
 """The guide's tasks as checks: one file a task, for this project's own modules and for a student's.
 
     __main__     the ladder: `python main.py check`, which is `python -m tests.milestones`
-    runner       runs a task's checks in a process of its own, with a time limit
+    runner       what others call: checks tasks, returns what came of them
+    batch        forks a process for each task, and ends it when its time is over
     child        that process: finds the modules, runs the checks, writes down what came
     student      finds names in a student's modules, calls them, and turns surprises into sentences
     lesson       torrents, a tracker and seeders to check against, of the standard library alone

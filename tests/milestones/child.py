@@ -1,4 +1,4 @@
-"""The process in which a task's checks run: `python -m tests.milestones.child TASK FOLDER PATIENCE STOPS ROOT...`.
+"""The process in which a task's checks run, forked by `batch`.
 
 Whatever a student's code does ends here: an endless loop is found by a watchdog, which says in which line; what ends
 the process leaves the file of results without an end. Results are lines of JSON in FOLDER/results, and each check's
@@ -44,7 +44,12 @@ def module_name(number: int) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the checks, and end the process at once: threads that a student left behind do not keep it."""
+    """Run the checks, and end the process at once: threads that a student left behind do not keep it.
+
+    Args:
+        arguments: the task's number; the folder for results; seconds for a check, or 0; 1 to stop at the first
+            failure, else 0; the folders of the modules.
+    """
     number, folder, patience, stops, *roots = arguments
     for kind, most in ((resource.RLIMIT_FSIZE, MAX_FILE), (resource.RLIMIT_AS, MAX_MEMORY)):
         with suppress(ValueError, OSError):  # a system that has no such limit, or has a lower one
@@ -115,7 +120,3 @@ def _give_up(student: Student, results: TextIO, name: str, seconds: float) -> No
 def _write(results: TextIO, value: dict[str, Any]) -> None:
     results.write(json.dumps(value) + "\n")
     results.flush()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

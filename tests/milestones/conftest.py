@@ -1,40 +1,37 @@
-"""Runs each task's checks once, in a process of its own, and gives every test the result of its check.
+"""Runs each task's checks once, in processes of their own, and gives every test the result of its check.
 
 `python -m pytest tests/milestones --student DIR` checks a student's modules instead of this project's own.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.milestones.runner import OURS, Outcome, roots_of, run_task
+from tests.milestones.runner import OURS, Job, Outcome, roots_of, run_jobs
 from tests.milestones.student import Task
 from tests.milestones.test_task_17_thesis import documents_in
 
-AT_ONCE = 3
+AT_ONCE = 5
 """Tasks that are checked at the same time: most of them wait for sockets and clocks."""
 
 
 @pytest.fixture(scope="session")
-def outcomes(request: pytest.FixtureRequest) -> Iterator[dict[int, Future[Outcome]]]:
-    """Give what will come of each task of which a test was selected; all are begun at once."""
+def outcomes(request: pytest.FixtureRequest) -> dict[int, Outcome]:
+    """Return what came of each task of which a test was selected."""
     folder = request.config.getoption("--student")
     roots = roots_of(Path(folder) if folder else None)
     tasks = {item.module.TASK.number for item in request.session.items if _is_check(item)}
-    with ThreadPoolExecutor(AT_ONCE) as executor:
-        yield {number: executor.submit(run_task, number, roots) for number in sorted(tasks)}
+    return {outcome.number: outcome for outcome in run_jobs([Job(number, roots) for number in sorted(tasks)], AT_ONCE)}
 
 
 @pytest.fixture(scope="module")
-def outcome(request: pytest.FixtureRequest, outcomes: dict[int, Future[Outcome]]) -> Outcome:
+def outcome(request: pytest.FixtureRequest, outcomes: dict[int, Outcome]) -> Outcome:
     """Return what came of the task whose module this is."""
     task = request.module.TASK
     assert isinstance(task, Task)
     if request.config.getoption("--student") is None and task.number == 17 and not documents_in(OURS):
         pytest.skip("the thesis is not written yet")
-    return outcomes[task.number].result()
+    return outcomes[task.number]
 
 
 @pytest.fixture

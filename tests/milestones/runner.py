@@ -1,8 +1,7 @@
-"""Runs the checks of a task in a process of its own, and returns what came of each."""
+"""Has the checks of tasks run in processes of their own, and returns what came of each."""
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.milestones.student import sentence
 
@@ -20,9 +20,6 @@ OURS = (HERE / "ours", ROOT)
 """Where this project's own modules are, under the guide's names, and its documents."""
 
 TASKS = range(1, 18)
-
-TIME_LIMIT = 120.0
-"""Seconds for all checks of a task, if a student's code keeps even the watchdog from running."""
 
 PRINTED_LINES = 30
 """Lines of what a student's code printed that are shown with a failure."""
@@ -69,56 +66,72 @@ def roots_of(student: Path | None) -> tuple[Path, ...]:
     return OURS if student is None else (student.resolve(),)
 
 
-def run_task(number: int, roots: Sequence[Path], *, patience: float = 0.0, stops: bool = False) -> Outcome:
-    """Run a task's checks.
+class Job(NamedTuple):
+    """A task to be checked.
 
-    Args:
+    Attributes:
         number: 1 to 17.
         roots: where the modules are.
         patience: seconds for each check, instead of its own limit.
         stops: run no check after one that failed.
     """
+
+    number: int
+    roots: Sequence[Path]
+    patience: float = 0.0
+    stops: bool = False
+
+
+def run_task(number: int, roots: Sequence[Path]) -> Outcome:
+    """Run a task's checks on the modules in some folders."""
+    return run_jobs([Job(number, roots)])[0]
+
+
+def run_jobs(jobs: Sequence[Job], at_once: int = 1) -> list[Outcome]:
+    """Run the checks of several tasks, or of several solutions; return the outcomes in the jobs' order.
+
+    Args:
+        jobs: what to check.
+        at_once: how many at the same time: most of them wait for sockets and clocks.
+    """
     with tempfile.TemporaryDirectory(prefix="milestone-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        command = [
-            sys.executable,
-            "-m",
-            "tests.milestones.child",
-            str(number),
-            name,
-            str(patience),
-            str(int(stops)),
-            *map(str, roots),
+        folders = [Path(name, str(number)) for number in range(len(jobs))]
+        plan = Path(name, "plan")
+        arguments = []
+        for job, folder in zip(jobs, folders, strict=True):
+            folder.mkdir()
+            settings = [str(job.number), str(folder), str(job.patience), str(int(job.stops))]
+            arguments.append([*settings, *map(str, job.roots)])
+        plan.write_text(json.dumps({"at_once": at_once, "jobs": arguments}), encoding="utf-8")
+        _run_batch(plan)
+        return [
+            Outcome(job.number, _results(folder), _tail(folder / "printed"))
+            for job, folder in zip(jobs, folders, strict=True)
         ]
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
-            "PYTHONPATH": str(ROOT),
-            "PYTHONIOENCODING": "utf-8",
-        }
-        with (folder / "printed").open("wb") as printed:
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=printed,
-                stderr=printed,
-                start_new_session=True,  # so that what it starts can be ended with it
-            )
-        try:
-            process.wait(TIME_LIMIT)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            code = process.wait()
-        return Outcome(number, _results(folder, code), _tail(folder / "printed"))
 
 
-def _results(folder: Path, code: int) -> list[Result]:
+def _run_batch(plan: Path) -> None:
+    """Run a plan in a process of its own, to its end or to Ctrl-C."""
+    # Proxies are for the world: a student's library would look for the checker's tracker there.
+    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.milestones.batch", plan],
+        cwd=plan.parent,
+        env={**environment, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for us, who then end it
+    )
+    try:
+        process.wait()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _results(folder: Path) -> list[Result]:
     """Read what the process wrote; a check that began and has no result is the one that ended it."""
     results: dict[str, Result] = {}
+    code = _tail(folder / "code")
     with suppress(FileNotFoundError):
         for line in (folder / "results").read_text(encoding="utf-8").splitlines():
             entry = json.loads(line)

@@ -4,13 +4,11 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.milestones.runner import HERE, ROOT, TASKS, Outcome, run_task
+from tests.milestones.runner import HERE, ROOT, TASKS, Job, Outcome, run_jobs, run_task
 from tests.milestones.wrong_solutions import OTHER_SHAPES, WRONG, Change, Wrong
 
 RIGHT = HERE / "right"
@@ -19,33 +17,29 @@ RIGHT = HERE / "right"
 PATIENCE = 2.0
 LONG = {11: 4.0, 15: 5.0}
 
-AT_ONCE = 6
+AT_ONCE = 10
 """Solutions that are checked at the same time: most of them wait for sockets and clocks."""
-
-Judge = Callable[[str], Outcome]
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
-    """Return what gives the outcome of a solution by its name; all are begun at once."""
-    with ThreadPoolExecutor(AT_ONCE) as executor:
-        right = {f"right {task}": executor.submit(run_task, task, [RIGHT]) for task in TASKS}
-        changed = {
-            name: executor.submit(_judge, task, change, hangs, tmp_path_factory.mktemp("solution"))
-            for name, task, change, hangs in [
-                *((_name(wrong), wrong.task, wrong.change, wrong.hangs) for wrong in WRONG),
-                *((f"shape {task} {what}", task, change, False) for task, what, change in OTHER_SHAPES),
-            ]
-        }
-        yield lambda name: (right | changed)[name].result()
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """Return the outcome of each solution by its name."""
+    jobs = {f"right {task}": Job(task, [RIGHT]) for task in TASKS}
+    for wrong in WRONG:
+        patience = LONG.get(wrong.task, PATIENCE) if wrong.hangs else 0.0
+        solution = _changed(wrong.change, tmp_path_factory.mktemp("wrong"))
+        jobs[_name(wrong)] = Job(wrong.task, [solution], patience, stops=True)
+    for task, what, change in OTHER_SHAPES:
+        jobs[f"shape {task} {what}"] = Job(task, [_changed(change, tmp_path_factory.mktemp("shape"))])
+    return dict(zip(jobs, run_jobs(list(jobs.values()), AT_ONCE), strict=True))
 
 
 def _name(wrong: Wrong) -> str:
     return f"{wrong.task} {wrong.mistake}"
 
 
-def _judge(task: int, change: Change, hangs: bool, folder: Path) -> Outcome:
-    """Check the right solution with a change."""
+def _changed(change: Change, folder: Path) -> Path:
+    """Return the folder of the right solution with a change."""
     solution = folder / "student"
     shutil.copytree(RIGHT, solution, ignore=shutil.ignore_patterns("__pycache__"))
     path = solution / change.file
@@ -57,21 +51,20 @@ def _judge(task: int, change: Change, hangs: bool, folder: Path) -> Outcome:
         path.write_text(text.replace(change.old, change.new), encoding="utf-8")
     else:
         path.write_text(change.new, encoding="utf-8")
-    patience = LONG.get(task, PATIENCE) if hangs else 0.0
-    return run_task(task, [solution], patience=patience, stops=True)
+    return solution
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_right_solution_passes(task: int, judge: Judge) -> None:
+def test_the_right_solution_passes(task: int, outcomes: dict[str, Outcome]) -> None:
     """A small one, written by hand, of the standard library alone."""
-    outcome = judge(f"right {task}")
+    outcome = outcomes[f"right {task}"]
     assert outcome.passed, f"{outcome.first_failure}\n{outcome.printed}"
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=_name)
-def test_a_wrong_solution_fails_for_the_right_reason(wrong: Wrong, judge: Judge) -> None:
+def test_a_wrong_solution_fails_for_the_right_reason(wrong: Wrong, outcomes: dict[str, Outcome]) -> None:
     """In the check that is about it, with a sentence that says what is wanted, what came and where to read."""
-    failure = judge(_name(wrong)).first_failure
+    failure = outcomes[_name(wrong)].first_failure
     assert failure is not None, "it passed"
     assert failure.check == wrong.check, failure.sentence
     assert wrong.says.lower() in failure.sentence.lower()
@@ -80,9 +73,9 @@ def test_a_wrong_solution_fails_for_the_right_reason(wrong: Wrong, judge: Judge)
 
 
 @pytest.mark.parametrize("shape", [f"shape {task} {what}" for task, what, _ in OTHER_SHAPES])
-def test_another_shape_of_the_right_solution_passes(shape: str, judge: Judge) -> None:
+def test_another_shape_of_the_right_solution_passes(shape: str, outcomes: dict[str, Outcome]) -> None:
     """The guide gives names and not types: whatever is sensible is taken."""
-    outcome = judge(shape)
+    outcome = outcomes[shape]
     assert outcome.passed, outcome.first_failure
 
 
