@@ -63,6 +63,13 @@ def test_an_answer_is_read() -> None:
     }
 
 
+def test_a_hash_that_was_taken_for_letters_is_known() -> None:
+    """bittorrent-tracker 11 writes each byte above 127 as two, which is UTF-8."""
+    info_hash = bytes(range(120, 140))
+    answer = {"files": {info_hash.decode("latin-1").encode(): {"complete": 5}}}
+    assert parse_scrape(bencode_encode(answer)) == {info_hash: ScrapeCounts(5, 0, 0)}
+
+
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [({"failure reason": "no"}, "refused: no"), ({}, "no files"), ({"files": []}, "no files"), ([], "no dictionary")],

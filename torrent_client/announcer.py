@@ -370,6 +370,8 @@ class Announcer:
     def _done(self, tracker: _Tracker) -> None:
         with self._wake:
             tracker.is_busy = False
+            if tracker.status.state == "asking":  # we are stopping, and did not ask after all
+                tracker.status.state = "working" if tracker.knows_us_by else "waiting"
             if tracker.event and tracker.knows_us_by and tracker.status.state == "working":
                 tracker.status.next_announce = self._clock()  # it completed meanwhile
             self._tell_news()

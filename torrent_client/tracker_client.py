@@ -25,7 +25,7 @@ import socket
 import string
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from threading import Timer
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_from_bytes, urldefrag, urlsplit
@@ -350,11 +350,20 @@ def parse_scrape(body: bytes) -> dict[bytes, ScrapeCounts]:
     files = _dictionary(body).get(b"files")
     if not isinstance(files, dict):
         raise TrackerError("the answer to the scrape has no files")
+    names = b"complete", b"incomplete", b"downloaded"
     return {
-        info_hash: ScrapeCounts(*(_count(entry.get(key)) or 0 for key in (b"complete", b"incomplete", b"downloaded")))
-        for info_hash, entry in files.items()
+        _info_hash(key): ScrapeCounts(*(_count(entry.get(name)) or 0 for name in names))
+        for key, entry in files.items()
         if isinstance(entry, dict)
     }
+
+
+def _info_hash(key: bytes) -> bytes:
+    """Return a torrent's key in an answer; bittorrent-tracker 11 takes its 20 bytes for letters, and writes UTF-8."""
+    with suppress(UnicodeError):
+        if len(key) != 20:
+            return key.decode("utf-8").encode("latin-1")
+    return key
 
 
 def _dictionary(body: bytes) -> dict[bytes, BencodeValue]:

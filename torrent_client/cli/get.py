@@ -268,9 +268,11 @@ def _view(options: Namespace) -> View:
 
 
 def _as_values(kind: str, stats: TorrentStats, session: Session) -> dict[str, Any]:
-    """Return a snapshot as values that JSON knows; the piece states only as their counts."""
+    """Return a snapshot as values that JSON knows; the piece states only as their counts, times as seconds from now."""
     value = dataclasses.asdict(stats)
     del value["piece_states"]
+    for tracker in value["trackers"]:
+        tracker["next_in"] = round(max(0.0, tracker.pop("next_announce") - time.monotonic()), 1)
     limits = {"max_download_rate": session.limits.download.rate, "max_upload_rate": session.limits.upload.rate}
     dht = dataclasses.asdict(session.dht) if session.dht else None
     return {"type": kind, **value, "all_torrents": limits, "portmap": session.portmap.as_values(), "dht": dht}
