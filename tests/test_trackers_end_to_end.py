@@ -40,7 +40,7 @@ def test_a_download_starts_on_the_first_answer(hanging: str, tmp_path: Path) -> 
             assert good.seen[-1][83] == 3  # stopped
     states = {tracker["url"]: tracker["state"] for tracker in client.last_report()["trackers"]}
     assert states[good.url] == "working"
-    assert all(states[url] in ("asking", "failing") for url in (hanging, silent.url, dead))
+    assert "working" not in {states[url] for url in (hanging, silent.url, dead)}
 
 
 def test_hanging_trackers_do_not_hold_up_the_end(hanging: str, tmp_path: Path) -> None:
