@@ -194,3 +194,12 @@ def test_web_seeds_are_the_reason_where_there_are_any(web_seeds: list[WebSeedSta
     assert reason(web_seeds=tuple(web_seeds)) == told
     with_tracker = reason(trackers=(tracker("t", error="dead"),), web_seeds=tuple(web_seeds))
     assert with_tracker in (told, f"no peers from http://t/announce: dead; asking again in 1 min 0 s; {told}")
+
+
+def test_the_dht_is_named_where_it_is_what_we_wait_for() -> None:
+    """With or without trackers; and a seed says that it is announced there."""
+    told = waiting_reason((), (), 0, 0, None, NOW, (), None, None, "unreachable: no answer, next try in 5 s")
+    assert told == "no peers yet; DHT: unreachable: no answer, next try in 5 s"
+    assert seeding_reason((), 6881, "120 nodes") == (
+        "nobody has asked for anything yet; listening on port 6881, DHT: 120 nodes"
+    )

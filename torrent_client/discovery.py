@@ -127,6 +127,7 @@ class Discovery:
         )
         self._lookup: Lookup | None = None
         self._found: set[PeerAddress] = set()  # by the DHT
+        self._told: set[PeerAddress] = set()  # peers that named their node
         self._next_lookup = self._next_shout = 0.0
         self._hungry_lookups = 0
         self._is_started = False
@@ -203,8 +204,9 @@ class Discovery:
             connection.send(Port(self._services.dht.port))
 
     def told_port(self, connection: PeerConnection, message: Port) -> None:
-        """Get to know the DHT node of a peer."""
-        if self._services.dht:
+        """Get to know the DHT node of a peer; it has one, however many ports it may name."""
+        if self._services.dht and connection.address not in self._told and len(self._told) < self._config.known_peers:
+            self._told.add(connection.address)
             self._services.dht.add_node(connection.address.host, message.port)
 
     def dht_state(self) -> str | None:

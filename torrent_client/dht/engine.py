@@ -157,7 +157,8 @@ class DhtEngine:
 
     def add_node(self, endpoint: Endpoint) -> None:
         """Ask a node whether it is there; if it answers, it gets into the table."""
-        self._ping(endpoint, b"", self._start_waiting, self._begin_anew)
+        if len(self._pending) < MAX_PENDING // 2:  # strangers' nodes never push out queries of our own
+            self._ping(endpoint, b"", self._start_waiting, self._begin_anew)
 
     def find_peers(self, search: Search) -> None:
         """Look for the peers of a torrent."""
