@@ -59,7 +59,7 @@ class QuietDiscovery(LocalDiscovery):
 @pytest.fixture(autouse=True)
 def no_local_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no test tell the network that it runs in of its torrents."""
-    monkeypatch.setattr("torrent_client.session.LocalDiscovery", QuietDiscovery)
+    monkeypatch.setattr("torrent_client.local_discovery.LocalDiscovery", QuietDiscovery)
 
 
 @pytest.fixture(autouse=True)

@@ -29,21 +29,20 @@ from torrent_client.download_manager import DownloadManager
 from torrent_client.download_options import DownloadOptions
 from torrent_client.errors import TorrentConflict
 from torrent_client.listener import Listener
-from torrent_client.local_discovery import LocalDiscovery
 from torrent_client.magnet import MagnetLink
-from torrent_client.magnet_download import MagnetDownload
 from torrent_client.port_mapping import PortMapper, PortMapStatus, find_upnp_gateway
 from torrent_client.rate_limiter import Limits, RateLimiter
 from torrent_client.text import printable
 from torrent_client.torrent_parser import TorrentFile
 from torrent_client.tracker_client import generate_peer_id
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # these are loaded by the sessions that need them: loading all takes longer than a small download
     from torrent_client.dht.node import DhtNode, DhtStats
+    from torrent_client.local_discovery import LocalDiscovery
+    from torrent_client.magnet_download import MagnetDownload
 
-Download: TypeAlias = DownloadManager | MagnetDownload
+Download: TypeAlias = "DownloadManager | MagnetDownload"
 """A torrent that runs, whatever it began with."""
-
 
 MAX_TORRENT_NODES: Final = 20
 """DHT nodes of a torrent's `nodes` that are asked; BEP 5 speaks of eight."""
@@ -77,7 +76,7 @@ class Session:
         self._rng = rng
         self._listener = Listener(config) if config.allows_direct else None
         self._port_mapper = PortMapper(self.port, partial(find_upnp_gateway, config.portmap_interface))
-        self._local = LocalDiscovery(self.port, config) if config.lsd else None
+        self._local = self._local_discovery() if config.lsd else None
         self._dht = self._dht_node(state_directory) if config.dht and config.allows_direct else None
         self.services = Services(self._dht, self._local)
         self._slots = BoundedSemaphore(config.max_peers_total)
@@ -153,6 +152,8 @@ class Session:
                     self._dht.add_node(host, port)
             discovery = self._discovery(torrent.info_hash, torrent.trackers, is_private=torrent.is_private)
             return self._manager(limits, torrent, options, discovery)
+        from torrent_client.magnet_download import MagnetDownload
+
         trackers = [[url] for url in torrent.trackers]
         return MagnetDownload(
             torrent,
@@ -198,6 +199,11 @@ class Session:
             changed=self._changed,
             discovery=discovery,
         )
+
+    def _local_discovery(self) -> "LocalDiscovery":
+        from torrent_client.local_discovery import LocalDiscovery
+
+        return LocalDiscovery(self.port, self.config)
 
     def _dht_node(self, state_directory: Path | None) -> "DhtNode":
         from torrent_client.dht.node import DhtNode  # here, for those who do without it start sooner

@@ -47,7 +47,6 @@ from torrent_client.tracker_answers import (
     compact_peers,
 )
 from torrent_client.tracker_url import check_tracker_url, endpoints, families, redirected, scrape_url
-from torrent_client.udp_tracker_client import UdpTrackerClient
 
 if TYPE_CHECKING:
     import requests
@@ -101,8 +100,13 @@ class TrackerClient:
         self, url: str, info_hash: bytes, peer_id: bytes, port: int, *, key: int = 0, config: Config | None = None
     ) -> None:
         """Keep the facts; nothing is sent yet."""
-        kind = UdpTrackerClient if url.lower().startswith("udp:") else HttpTrackerClient
-        self._tracker: Tracker = kind(url, info_hash, peer_id, port, key=key, config=config)
+        self._tracker: Tracker
+        if url.lower().startswith("udp:"):
+            from torrent_client.udp_tracker_client import UdpTrackerClient
+
+            self._tracker = UdpTrackerClient(url, info_hash, peer_id, port, key=key, config=config)
+        else:
+            self._tracker = HttpTrackerClient(url, info_hash, peer_id, port, key=key, config=config)
 
     @property
     def url(self) -> str:

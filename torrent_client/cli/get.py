@@ -22,11 +22,11 @@ from typing import Any
 from torrent_client.cli.exit_codes import ExitCode, exit_code
 from torrent_client.cli.keyboard import HELP, Keyboard, LimitKeys
 from torrent_client.config import Config
+from torrent_client.download_manager import DownloadManager
 from torrent_client.download_options import DownloadOptions
 from torrent_client.errors import MetainfoError
 from torrent_client.file_selection import FileSelection
 from torrent_client.magnet import MagnetLink
-from torrent_client.magnet_download import MagnetDownload
 from torrent_client.proxy import parse_proxy
 from torrent_client.seeding_goals import SeedingGoals
 from torrent_client.session import Download, Job, Session
@@ -289,7 +289,7 @@ def _report(
     """Say how a torrent ended, and return the exit code for it."""
     stats = manager.stats()
     prefix = f"{printable(stats.name, 60)}: " if is_one_of_several else ""
-    if isinstance(manager, MagnetDownload) and manager.torrent and options.list_files and not manager.error:
+    if not isinstance(manager, DownloadManager) and manager.torrent and options.list_files and not manager.error:
         list_files(manager.torrent, as_json=options.json)
         return ExitCode.OK
     is_done = manager.state is TorrentState.COMPLETE and (not manager.options.seed or manager.goal_reached is not None)
@@ -316,7 +316,7 @@ def _tell(options: Namespace, text: str) -> None:
 
 
 def _success(manager: Download, stats: TorrentStats) -> str:
-    saved_as = manager.saved_as if isinstance(manager, MagnetDownload) else None
+    saved_as = None if isinstance(manager, DownloadManager) else manager.saved_as
     saved = f"; the torrent is saved as {saved_as}" if saved_as else ""
     if manager.torrent is None or manager.options.metadata_only:
         return f"complete: the metadata is there{saved}"
