@@ -50,8 +50,7 @@ def test_an_announced_peer_is_found_and_the_way_is_shown(
     assert look_up(tmp_path, base64.b32encode(bytes.fromhex(HASH)).decode(), entrance) == 0
     shown = capsys.readouterr()
     assert shown.out == "127.0.0.1:4711\n"
-    assert entrance in shown.err
-    assert " ms  " in shown.err
+    assert shown.err.count(" ms  ") >= NODES - 1
     assert "1 different peer(s) found" in shown.err
     assert not (tmp_path / "state").exists()  # a visitor leaves nothing
 

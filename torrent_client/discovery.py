@@ -215,7 +215,7 @@ class Discovery:
         if not dht:
             return None
         peers = f"{len(self._found)} peer{'' if len(self._found) == 1 else 's'} found"
-        return f"{dht.describe()}, {peers}" if self._found or self._lookup else dht.describe()
+        return f"{dht.describe()}, {peers}" if self._found else dht.describe()
 
     def local_state(self) -> str | None:
         """Return what came of asking the local network, in words; None where it is not asked."""

@@ -59,13 +59,13 @@ def look_up(options: Namespace) -> int:
                 info_hash, events.put, announce_port=options.announce, on_hop=events.put, on_done=events.put
             )
             result = _show(events, info_hash, options, interruption)
-            how_it_is = node.describe()
+            reason = node.stats().best.reason or "every node failed"
         finally:
             node.stop()
     if result is None:
         return 128 + (interruption.signal or 0)
     if not result.answered:
-        raise TorrentError(f"nobody in the DHT answered: {how_it_is.removeprefix('unreachable: ')}")
+        raise TorrentError(f"nobody in the DHT answered: {reason}")
     return ExitCode.OK
 
 

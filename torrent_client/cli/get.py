@@ -222,6 +222,8 @@ def _watch(session: Session, managers: Sequence[Download], options: Namespace, i
             snapshots = [(manager, manager.is_over, manager.stats()) for manager in managers]
             keys = f"   ({HELP})" if keyboard.is_there else ""
             place = f"port {session.port} ({session.portmap})" if session.port else "through a proxy"
+            if session.dht and len(snapshots) > 1:  # of one torrent the picture says more
+                place += f"   DHT {session.dht.describe()}"
             view.note = f"{place}   {limit_keys.describe([stats.name for _, _, stats in snapshots])}{keys}"
             view.show(*(stats for _, _, stats in snapshots))
             for manager, is_over, stats in snapshots:
