@@ -208,9 +208,35 @@ def test_a_silent_peer_is_given_up_and_asked_again_later(rig: Rig) -> None:
 
 
 def test_many_invented_sizes_do_not_fill_the_memory(rig: Rig) -> None:
-    peers = [SpeakingPeer(10 * MIB - number) for number in range(20)]
+    peers = [SpeakingPeer(10 * MIB - 20 + number) for number in range(20)]
     rig.greet(*peers)
     assert sum(bool(peer.take()) for peer in peers) <= MAX_HELD // (9 * MIB)
+
+
+def test_invented_sizes_shut_nobody_out_even_when_those_who_claimed_them_have_gone(rig: Rig) -> None:
+    """Five strangers that claim 10 MiB each take all the memory there is; whoever claims less gets some of it."""
+    liars = [SpeakingPeer(10 * MIB - number) for number in range(5)]
+    rig.greet(*liars)
+    for liar in liars:
+        rig.answer(liar, 0, bytes(METADATA_PIECE), total=liar.hello.metadata_size or 0)
+    rig.fetcher.left(liars[0])  # type: ignore[arg-type]
+    honest = SpeakingPeer()
+    rig.greet(honest)
+    for piece in honest.take():
+        rig.answer(honest, piece)
+    assert rig.metadata == [INFO]
+
+
+def test_an_attempt_that_had_to_make_room_does_not_push_out_the_smaller_one(rig: Rig) -> None:
+    liars = [SpeakingPeer(10 * MIB - number) for number in range(5)]
+    rig.greet(*liars)
+    honest = SpeakingPeer()
+    rig.greet(honest)
+    rig.greet(*liars)
+    rig.fetcher.tick(rig.clock())
+    for piece in range(PIECES):
+        rig.answer(honest, piece)
+    assert rig.metadata == [INFO]
 
 
 def test_a_peer_that_left_is_forgotten_but_its_pieces_stay(rig: Rig) -> None:

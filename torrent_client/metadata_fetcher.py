@@ -41,7 +41,8 @@ PAUSE_AFTER_REJECT: Final = 30.0
 """Seconds for which a peer is left alone that refused, or did not answer; it may have the metadata later."""
 
 MAX_HELD: Final = 48 * MIB
-"""Bytes that all attempts together may need: a size may be 10 MiB, and each of fifty peers may claim another."""
+"""Bytes that all attempts together may need: a size may be 10 MiB, and each of fifty peers may claim another. Beyond
+that the largest attempt makes room for a smaller one, for whoever wants to shut others out has to claim much."""
 
 Attempt: TypeAlias = Hashable
 """What an attempt is known by: the size, or size and peer where peers are not trusted together any more."""
@@ -189,7 +190,7 @@ class MetadataFetcher:
         assembly = self._attempts.get(key)
         if assembly is None:
             assembly = _Assembly(self._sizes[peer])
-            if sum(other.size for other in self._attempts.values()) + assembly.size > MAX_HELD:
+            if not self._make_room(assembly.size):
                 return []
             self._attempts[key] = assembly
         ours = self._asked.setdefault(peer, {})
@@ -200,6 +201,15 @@ class MetadataFetcher:
         chosen = (fresh or missing)[: max(0, REQUESTS_PER_PEER - len(ours))]
         ours.update(dict.fromkeys(chosen, now))
         return [MetadataMessage(MetadataKind.REQUEST, piece) for piece in chosen]
+
+    def _make_room(self, size: int) -> bool:
+        """See that there is room for another attempt, at the expense of larger ones; tell whether there is."""
+        while sum(attempt.size for attempt in self._attempts.values()) + size > MAX_HELD:
+            largest = max(self._attempts, key=lambda key: self._attempts[key].size)
+            if self._attempts[largest].size <= size:
+                return False
+            del self._attempts[largest]
+        return True
 
     def _store(self, peer: Peer, message: MetadataMessage) -> tuple[bytes | None, Peer | None]:
         """Keep a piece; return the metadata if that was the last one and all is good, or the liar if it is known."""
