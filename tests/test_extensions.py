@@ -8,6 +8,7 @@ from torrent_client.errors import ProtocolViolation
 from torrent_client.protocol.bencode import BencodeValue, bencode_encode
 from torrent_client.protocol.extensions import (
     MAX_CLIENT_NAME,
+    MAX_EXTENSIONS,
     MAX_HANDSHAKE_ITEMS,
     MAX_HANDSHAKE_LENGTH,
     ExtendedHandshake,
@@ -107,6 +108,16 @@ def test_a_later_handshake_says_only_what_has_changed() -> None:
     assert later.extensions == {"ut_metadata": 2, "new": 7}
     assert (later.client, later.port, later.request_queue, later.metadata_size) == ("X 1", 5, 9, 3)
     assert (later.upload_only, later.prefers_encryption) == (False, True)
+
+
+def test_handshakes_with_ever_new_extensions_do_not_fill_the_memory() -> None:
+    """Each one may have 64 KiB of names; those that came first, which a real client says in its first one, stay."""
+    hello = decoded({b"m": {b"ut_pex": 1, b"x" * 1000: 2}})
+    assert hello.extensions == {"ut_pex": 1}
+    for handshake in range(10):
+        hello = hello.updated_by(decoded({b"m": {b"%d-%d" % (handshake, number): 9 for number in range(300)}}))
+    assert len(hello.extensions) == MAX_EXTENSIONS
+    assert hello.extensions["ut_pex"] == 1
 
 
 @pytest.mark.parametrize("value", [1, b"ut_pex", [b"ut_pex", 1]])

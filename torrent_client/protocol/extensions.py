@@ -12,6 +12,7 @@ Lock: none.
 """
 
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from torrent_client.config import MAX_TORRENT_SIZE
 from torrent_client.errors import BencodeError, ProtocolViolation
@@ -25,6 +26,12 @@ processor busy for 0.3 s each time."""
 
 MAX_HANDSHAKE_ITEMS = 1000
 """Tokens in a handshake at most; real ones have some 40."""
+
+MAX_EXTENSIONS = 200
+"""Extensions of a peer that are remembered, over all its handshakes; real clients have some ten."""
+
+MAX_EXTENSION_NAME = 64
+"""Bytes of an extension's name at most; the longest in use, `lt_donthave`, has 11."""
 
 MAX_CLIENT_NAME = 64
 """Characters of a peer's client name that are kept: it is shown in a table."""
@@ -59,9 +66,10 @@ class ExtendedHandshake:
     def updated_by(self, later: "ExtendedHandshake") -> "ExtendedHandshake":
         """Return what holds after a later handshake, which need only say what has changed (BEP 10)."""
         kept = {name: number for name, number in self.extensions.items() if name not in later.switched_off}
+        known = islice((kept | later.extensions).items(), MAX_EXTENSIONS)  # it may say a thousand new ones each time
         return replace(
             later,
-            extensions=kept | later.extensions,
+            extensions=dict(known),
             client=later.client or self.client,
             port=later.port or self.port,
             request_queue=later.request_queue or self.request_queue,
@@ -126,7 +134,7 @@ def _extension_ids(value: BencodeValue | None) -> dict[str, int]:
     return {
         name.decode("utf-8", "replace"): number
         for name, number in value.items()
-        if isinstance(number, int) and 0 <= number <= 255
+        if isinstance(number, int) and 0 <= number <= 255 and len(name) <= MAX_EXTENSION_NAME
     }
 
 
