@@ -254,6 +254,20 @@ def test_one_stranger_cannot_occupy_every_thread(monkeypatch: pytest.MonkeyPatch
         torrent.next()
 
 
+@pytest.mark.parametrize(
+    ("seen", "host"),
+    [
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::ffff:0:c000:201", "::ffff:0:c000:201"),  # looks like one of IPv4, and is not
+        ("fe80::1%eth0", "fe80::1"),
+        ("2001:db8::1", "2001:db8::1"),
+    ],
+)
+def test_a_caller_is_known_by_an_address_of_its_own_kind(seen: str, host: str) -> None:
+    """What is no address would end the thread that accepts."""
+    assert listener_module._peer_address((seen, 5)) == PeerAddress(host, 5)
+
+
 def test_a_shortage_of_threads_is_survived(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """The caller is hung up on and told of; the next one is served."""
     torrent = Torrent()

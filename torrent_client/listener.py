@@ -194,5 +194,5 @@ def _bind_port(port: int) -> socket.socket:
 
 def _peer_address(address: tuple[str, int]) -> PeerAddress:
     """Return a peer's address, IPv4 in its usual form."""
-    host = address[0].partition("%")[0]
-    return PeerAddress(host.removeprefix("::ffff:"), address[1])
+    ip = ip_address(address[0].partition("%")[0])
+    return PeerAddress(str(getattr(ip, "ipv4_mapped", None) or ip), address[1])
