@@ -122,3 +122,25 @@ def test_a_private_torrent_knows_of_no_dht(dht: FakeDht, clock: FakeClock) -> No
     ours.told_port(cast("PeerConnection", peer), Port(5))
     assert (dht.searches, dht.nodes, peer.sent) == ([], [], [])
     assert (ours.uses_dht, ours.dht_state()) == (False, None)
+
+
+def test_once_it_is_known_to_be_private_the_dht_is_left(dht: FakeDht, clock: FakeClock) -> None:
+    """As when a magnet link's metadata says so, in the middle of a search."""
+    ours = discovery(dht, clock)
+    ours.tick(clock(), connected=0)
+    ours.restrict()
+    clock.advance(2 * DHT_INTERVAL)
+    ours.tick(clock(), connected=0)
+    ours.told_port(cast("PeerConnection", FakeConnection(has_dht=True)), Port(5))
+    assert [lookup.is_cancelled for lookup in dht.lookups] == [True]
+    assert (dht.nodes, ours.uses_dht) == ([], False)
+
+
+def test_after_the_stop_no_search_begins(dht: FakeDht, clock: FakeClock) -> None:
+    """Housekeeping may be in the middle of its tick when another thread asks for the stop."""
+    ours = discovery(dht, clock)
+    ours.tick(clock(), connected=0)
+    ours.begin_stop()
+    clock.advance(2 * DHT_INTERVAL)
+    ours.tick(clock(), connected=0)
+    assert [lookup.is_cancelled for lookup in dht.lookups] == [True]

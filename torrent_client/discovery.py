@@ -131,6 +131,7 @@ class Discovery:
         self._next_lookup = self._next_shout = 0.0
         self._hungry_lookups = 0
         self._is_started = False
+        self._is_stopping = False
 
     def attach(self, on_addresses: OnAddresses, progress: Callable[[], Progress]) -> None:
         """Give addresses to somebody from now on, and tell trackers of somebody's progress.
@@ -160,6 +161,8 @@ class Discovery:
             now: monotonic seconds.
             connected: how many peers there are.
         """
+        if self._is_stopping:  # asked for by another thread while housekeeping was under way
+            return
         if self._services.dht and now >= self._next_lookup:
             self._cancel_lookup()
             self._lookup = self._services.dht.find_peers(
@@ -182,6 +185,7 @@ class Discovery:
 
     def begin_stop(self) -> None:
         """Ask for no more, and let the trackers be told that we go; returns at once."""
+        self._is_stopping = True
         self._leave_public()
         self._announcer.begin_stop()
 
