@@ -77,29 +77,15 @@ def test_full_is_complete_and_one_less_is_not(size: int) -> None:
     assert len(full) == size
     assert Bitfield.from_bytes(full.to_bytes(), size) == full
     if size:
-        full.discard(size - 1)
-        assert not full.complete
+        assert not Bitfield(size, full.bits >> 1).complete
 
 
-def test_adding_and_discarding_twice_changes_nothing() -> None:
-    """Both are idempotent."""
+def test_adding_twice_changes_nothing() -> None:
+    """It is idempotent."""
     pieces = Bitfield(5)
     pieces.add(3)
     pieces.add(3)
     assert list(pieces) == [3]
-    pieces.discard(3)
-    pieces.discard(3)
-    assert list(pieces) == []
-
-
-def test_a_copy_is_independent() -> None:
-    """What is done to one is not done to the other."""
-    original = Bitfield(5, 0b00101)
-    copy = original.copy()
-    copy.add(4)
-    original.discard(0)
-    assert list(copy) == [0, 2, 4]
-    assert list(original) == [2]
 
 
 def test_equality_needs_the_same_pieces_of_as_many() -> None:

@@ -328,3 +328,10 @@ def test_the_live_view_draws_on_a_terminal() -> None:
         view.show(snapshot(), snapshot(info_hash="cd" * 20))
         assert "2 torrents" in output.getvalue()
     assert output.getvalue().count("\x1b[?25l") == output.getvalue().count("\x1b[?25h") == 1
+
+
+def test_a_hundred_percent_is_shown_only_when_nothing_is_lacking() -> None:
+    """Rounding does not promise more than there is."""
+    almost = snapshot(size=10_000_000, bytes_done=9_999_999)
+    assert "99.9 %" in summary_line(almost)
+    assert "100.0 %" in summary_line(snapshot(size=10_000_000, bytes_done=10_000_000))

@@ -1002,9 +1002,55 @@ def test_a_disk_that_fails_while_seeding_costs_one_peer(tmp_path: Path) -> None:
         with call(manager, "lucky") as peer:
             peer.send(Interested())
             peer.expect(Unchoke)
-            peer.send(Request(0, 0, 16))
+            peer.send(Request(2, 0, 16), Request(0, 0, 16))  # the former is not offered any more
             assert peer.expect(Piece) == Piece(0, 0, DATA[:16])
         assert manager.state is TorrentState.COMPLETE
+        assert not manager.pieces.has_piece(2)
+
+
+def test_what_cannot_be_read_any_more_is_fetched_again(tmp_path: Path) -> None:
+    """A seed repairs its data when somebody else has it, and counts as complete to the trackers all the while."""
+    with seeding(tmp_path) as manager:
+        os.truncate(tmp_path / "out" / "file.bin", PIECE_LENGTH)
+        with call(manager, "leecher") as peer:
+            peer.send(Interested())
+            peer.expect(Unchoke)
+            peer.send(Request(2, 0, 16))
+            peer.read_until_gone()
+        with serving(seeder(TORRENT, DATA)) as [other]:
+            manager.swarm.add_addresses([other.address], "test")
+            wait_until(lambda: manager.pieces.is_done)
+        assert manager.storage.read_block(2, 0, 16) == DATA[2 * PIECE_LENGTH :][:16]
+
+
+def test_data_that_is_not_ours_to_repair_is_left_alone(tmp_path: Path) -> None:
+    """Seeding data that is only read asks nobody for what cannot be read."""
+    with seeding(tmp_path, read_only=True) as manager:
+        os.truncate(tmp_path / "out" / "file.bin", PIECE_LENGTH)
+        with call(manager, "leecher") as peer:
+            peer.send(Interested())
+            peer.expect(Unchoke)
+            peer.send(Request(2, 0, 16))
+            peer.read_until_gone()
+        with serving(seeder(TORRENT, DATA)) as [other]:
+            manager.swarm.add_addresses([other.address], "test")
+            wait_until(lambda: bool(manager.swarm.peers()))
+            manager.conversation.tick(time.monotonic())
+            assert not other.requests
+        assert manager.state is TorrentState.COMPLETE
+
+
+def test_a_file_that_vanishes_while_seeding_ends_the_torrent(tmp_path: Path) -> None:
+    """Once and with a reason, instead of one peer after the other."""
+    with seeding(tmp_path, config=change(QUICK, max_open_files=0)) as manager:
+        (tmp_path / "out" / "file.bin").unlink()
+        with call(manager, "leecher") as peer:
+            peer.send(Interested())
+            peer.expect(Unchoke)
+            peer.send(Request(2, 0, 16))
+            peer.read_until_gone()
+        wait_until(lambda: manager.state is TorrentState.ERROR)
+        assert "it is not there (was a drive taken out?)" in str(manager.error)
 
 
 # --- why nothing comes ------------------------------------------------------------------------------------

@@ -99,6 +99,11 @@ class Lab:
             self.manager.mark_complete(piece.index)
             check_books(self.manager)
 
+    def change_mind(self, peer: str) -> None:
+        """Let a peer choke us, which releases what it was asked for, and unchoke us at once."""
+        self.manager.peer_choked(peer, keeps_requests=False)
+        self.manager.peer_unchoked(peer)
+
     def states(self) -> list[PieceState]:
         """Return the state of every piece."""
         return [PieceState(state) for state in self.manager.states()]
@@ -126,7 +131,9 @@ def check_books(manager: PieceManager) -> None:
     )
     assert len(manager._book.active) <= manager._block_picker.max_active
     for index in range(manager.piece_count):
-        assert manager.availability(index) == sum(peer.pieces >> index & 1 for peer in manager._book.peers.values())
+        assert manager._piece_picker.availability(index) == sum(
+            peer.pieces >> index & 1 for peer in manager._book.peers.values()
+        )
     for piece in manager._book.active.values():
         check_piece(manager, piece)
 
@@ -372,9 +379,9 @@ def test_a_piece_is_counted_once_for_a_peer() -> None:
     lab.manager.peer_has("a", 1)
     lab.manager.peer_has_all("a", 0b011)
     lab.manager.peer_has_all("a", 0b011)
-    assert [lab.manager.availability(index) for index in range(3)] == [1, 1, 0]
+    assert [lab.manager._piece_picker.availability(index) for index in range(3)] == [1, 1, 0]
     lab.manager.remove_peer("a")
-    assert [lab.manager.availability(index) for index in range(3)] == [0, 0, 0]
+    assert [lab.manager._piece_picker.availability(index) for index in range(3)] == [0, 0, 0]
 
 
 def test_a_peer_is_interesting_until_its_last_piece_is_complete() -> None:
@@ -391,7 +398,6 @@ def test_an_unknown_peer_has_owes_and_gets_nothing() -> None:
     """Calls that lost a race with the peer's end do no harm."""
     lab = Lab()
     lab.manager.remove_peer("a")
-    lab.manager.release_requests("a")
     lab.manager.set_rate("a", 5.0)
     assert lab.ask("a") == []
     assert lab.send("a", Piece(99, 0, b"x")) == ([], [], 0)
@@ -773,10 +779,10 @@ def test_the_second_peer_stays_asked_when_the_first_one_leaves() -> None:
     lab.join("a", "b", "c")
     (request,) = lab.ask("a")
     assert lab.ask("b") == [request]
-    lab.manager.release_requests("a")
+    lab.change_mind("a")
     check_books(lab.manager)
     assert lab.manager.peer_progress("b") == (1, 1)
-    lab.manager.release_requests("b")
+    lab.change_mind("b")
     check_books(lab.manager)
     assert lab.ask("c") == [request]
 
@@ -986,7 +992,7 @@ def test_what_we_took_back_does_not_count_as_unasked() -> None:
     lab = Lab(pieces=2, blocks=8)
     lab.join("a", "b")
     requests = lab.ask("a", depth=16)
-    lab.manager.release_requests("a")
+    lab.change_mind("a")
     lab.keep(lab.give("b", lab.ask("b", depth=16)).full)
     assert lab.manager.is_complete
     answers = [lab.block(request) for request in requests]
@@ -1160,7 +1166,7 @@ def test_a_suspect_can_finish_the_piece_that_it_had_to_drop(others: list[str]) -
         lab.manager.remove_peer("b")
     wasted = lab.manager.wasted_bytes
     lab.give("a", lab.ask("a", depth=4)[:1])
-    lab.manager.release_requests("a")
+    lab.change_mind("a")
     check_books(lab.manager)
     lab.keep(lab.give("a", lab.ask("a", depth=4)).full)
     assert lab.manager.is_complete
@@ -1173,7 +1179,7 @@ def test_a_piece_that_a_suspect_goes_on_with_is_its_alone() -> None:
     lab = Lab(pieces=1, blocks=4)
     disgrace(lab)
     lab.give("a", lab.ask("a", depth=1))
-    lab.manager.release_requests("a")
+    lab.change_mind("a")
     lab.join("c")
     assert len(lab.ask("a", depth=1)) == 1
     check_books(lab.manager)
@@ -1244,7 +1250,7 @@ def test_a_suspects_piece_with_nothing_in_flight_is_free_when_it_chokes_us() -> 
     disgrace(lab)
     index = lab.manager.get_next_piece("a")
     assert index is not None
-    lab.manager.release_requests("a")
+    lab.change_mind("a")
     check_books(lab.manager)
     lab.join("c")
     assert (index, 0) in blocks_of(lab.ask("c"))

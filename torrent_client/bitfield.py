@@ -65,14 +65,6 @@ class Bitfield:
         """Put piece `index` into the set."""
         self.bits |= 1 << index
 
-    def discard(self, index: int) -> None:
-        """Take piece `index` out of the set."""
-        self.bits &= ~(1 << index)
-
-    def copy(self) -> "Bitfield":
-        """Return an independent set with the same pieces."""
-        return Bitfield(self.size, self.bits)
-
     @property
     def complete(self) -> bool:
         """Whether every piece is in the set."""

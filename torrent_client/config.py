@@ -118,10 +118,6 @@ class Config:
     """Seconds without one block, with requests in flight, before a peer is snubbed: its blocks go to
     others and its queue falls to 1. libtorrent 20 s, Transmission 25, Mainline 30."""
 
-    max_requesters_per_block: int = 2
-    """Peers asked for the same block in the end game; the loser gets a `cancel`. rain allows 20
-    duplicates in all; two per block bound the waste as well and never get stuck on one slow peer."""
-
     takeover_speed_ratio: float = 3.0
     """In the end game a peer this many times faster takes over as many blocks as its queue holds from
     a slow one; otherwise one at a time. rqbit steals at 3x when nothing new is left."""

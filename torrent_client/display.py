@@ -24,7 +24,7 @@ from torrent_client.announcer import TrackerStatus
 from torrent_client.piece_table import PieceState
 from torrent_client.stats import PeerStats, TorrentState, TorrentStats, WebSeedStats
 from torrent_client.text import format_duration, format_rate, format_size, printable
-from torrent_client.views import chosen_files, is_over, percent_done, state_name
+from torrent_client.views import chosen_files, is_over, percent, percent_done, state_name
 
 PEERS_SHOWN = 8
 TRACKERS_SHOWN = 4
@@ -142,7 +142,7 @@ def _torrent_row(stats: TorrentStats) -> list[RenderableType]:
         Text(printable(stats.name, 60)),
         Text(state_name(stats), style=style),
         ProgressBar(total=max(total, 1), completed=done if total else 1, complete_style=style),
-        f"{100 * done / total if total else 100:.1f} %",
+        f"{percent(done, total) if total else 100:.1f} %",
         format_rate(stats.download_rate) + _limit(stats.max_download_rate),
         format_rate(stats.upload_rate) + _limit(stats.max_upload_rate),
         f"{stats.ratio:.2f}",

@@ -35,7 +35,7 @@ from torrent_client.conversation import Conversation
 from torrent_client.discovery import Discovery, Services
 from torrent_client.download_options import DownloadOptions
 from torrent_client.encryption import PeerSocket
-from torrent_client.errors import DownloadStalled, TorrentError
+from torrent_client.errors import DownloadStalled, FileVanished, StorageError, TorrentError
 from torrent_client.file_selection import FileSelection, wanted_pieces
 from torrent_client.inventory import Inventory
 from torrent_client.metadata_server import MetadataServer
@@ -453,8 +453,22 @@ class DownloadManager:
     # --- uploading ---------------------------------------------------------------------------------------
 
     def _read_block(self, request: messages.Request) -> bytes:
-        """Read a block to upload, on the peer's writer."""
-        return self.storage.read_block(request.piece_index, request.begin, request.length)
+        """Read a block to upload, on the peer's writer.
+
+        A file that is gone ends the torrent, which goes on when it is back. What cannot be read otherwise, such as a
+        piece on a bad sector, is offered to nobody any more, and fetched again unless the data is not ours to repair.
+        """
+        try:
+            return self.storage.read_block(request.piece_index, request.begin, request.length)
+        except FileVanished as error:
+            self._fail(error)
+            raise
+        except StorageError as error:
+            logger.warning("piece %d is lost: %s", request.piece_index, error)
+            self.pieces.mark_missing(request.piece_index)
+            if self.options.read_only:
+                self.conversation.stop_asking()
+            raise
 
     def _wanted_pieces(self, files: FileSelection) -> WantedPieces:
         """Return the wanted pieces; in order to be played, files need their ends first."""

@@ -129,6 +129,10 @@ class StorageError(TorrentError):
     """Reading or writing the downloaded files failed."""
 
 
+class FileVanished(StorageError):
+    """A file that was there is not there any more."""
+
+
 class PeerError(TorrentError):
     """Something about one peer; its connection is closed and the download goes on."""
 

@@ -285,13 +285,6 @@ class PieceManager:
             record = self._book.peers.get(peer)
             return self._book.receive(record, blocks, now) if record else Received([], [], 0)
 
-    def release_requests(self, peer: PeerKey) -> None:
-        """Give what a peer was asked for to others: it choked us, or keeps us waiting."""
-        with self._lock:
-            record = self._book.peers.get(peer)
-            if record:
-                self._book.release_all(record)
-
     def stalled_peers(self, now: float) -> list[PeerKey]:
         """Find peers that owe us blocks and sent none for too long; their blocks go to others."""
         with self._lock:
@@ -354,11 +347,6 @@ class PieceManager:
         """Return a copy of the state of every piece, a `PieceState` a byte."""
         with self._lock:
             return self._table.states()
-
-    def availability(self, index: int) -> int:
-        """Return how many connected peers have piece `index`."""
-        with self._lock:
-            return self._piece_picker.availability(index)
 
     def check_invariants(self) -> None:
         """Raise AssertionError unless the tables agree; called after every step of the tests."""

@@ -31,7 +31,7 @@ from pathlib import Path, PurePosixPath
 from threading import Event, Lock, Thread
 from typing import NamedTuple
 
-from torrent_client.errors import StorageError
+from torrent_client.errors import FileVanished, StorageError
 from torrent_client.part_file import Apart, PartLayout
 from torrent_client.torrent_parser import FileEntry
 
@@ -554,6 +554,6 @@ def _translated(verb: str, path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         if verb == "look at":
             raise
-        raise StorageError(f"cannot {verb} {path}: it is not there (was a drive taken out?)") from error
+        raise FileVanished(f"cannot {verb} {path}: it is not there (was a drive taken out?)") from error
     except OSError as error:
         raise StorageError(f"cannot {verb} {path}: {_ADVICE.get(error.errno or 0, error.strerror)}") from error

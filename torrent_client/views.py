@@ -97,9 +97,9 @@ def summary_line(stats: TorrentStats) -> str:
     if stats.state is TorrentState.METADATA:
         return f"{name}: getting the metadata, {metadata_progress(stats)}"
     chosen = f" ({files})" if (files := chosen_files(stats)) else ""
-    percent = f"{percent_done(stats):.1f} % of {format_size(stats.size)}{chosen}"
+    done = f"{percent_done(stats):.1f} % of {format_size(stats.size)}{chosen}"
     speeds = f"down {format_rate(stats.download_rate)}, up {format_rate(stats.upload_rate)}"
-    line = f"{name}: {state_name(stats)}, {percent}, {speeds}, {len(stats.peers)} peer(s)"
+    line = f"{name}: {state_name(stats)}, {done}, {speeds}, {len(stats.peers)} peer(s)"
     if stats.web_seeds:
         line += f", {len(stats.web_seeds)} web seed(s)"
     if stats.seeding:
@@ -139,4 +139,9 @@ def percent_done(stats: TorrentStats) -> float:
     """Return how much of the wanted files is there, 0 to 100."""
     if not stats.size:
         return 0.0 if stats.state is TorrentState.METADATA else 100.0
-    return 100.0 * stats.bytes_done / stats.size
+    return percent(stats.bytes_done, stats.size)
+
+
+def percent(done: int, total: int) -> float:
+    """Return a share as it is shown, 0.0 to 100.0, rounded down: it is 100 only when nothing is lacking."""
+    return 1000 * done // total / 10
