@@ -19,7 +19,7 @@ FLOORS = [[name.replace("/", ".") for floor, name in _ROWS if int(floor) == numb
 """The modules, lowest floor first, as ARCHITECTURE.md has them. A module may import what stands before it."""
 
 ORDER = [module for floor in FLOORS for module in floor]
-PACKAGES = ("torrent_client", "torrent_client.protocol", "torrent_client.dht", "torrent_client.cli")
+PACKAGES = tuple(f"torrent_client{folder}" for folder in ("", ".protocol", ".dht", ".doctor", ".cli"))
 
 _IMPURE = """
 asyncio concurrent ctypes datetime fcntl glob http io locale logging mmap multiprocessing os pathlib platform queue

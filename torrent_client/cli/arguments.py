@@ -22,7 +22,7 @@ MAGNET_MILESTONES = ("magnet_parse", "magnet_handshake", "magnet_info", "magnet_
 MILESTONES = ("decode", "peers", "handshake", "download_piece", "download", *MAGNET_MILESTONES)
 COMMANDS = (
     DEFAULT_COMMAND,
-    *("seed", "info", "verify", "create", "scrape", "dht", "demo", "peer", "trace", "completion", "check"),
+    *("seed", "info", "verify", "create", "scrape", "dht", "doctor", "demo", "peer", "trace", "completion", "check"),
     *MILESTONES,
 )
 
@@ -41,6 +41,7 @@ A BitTorrent client in Python.
   python main.py create PATH           make a torrent of a file or a directory
   python main.py scrape FILE.torrent   show how many peers its trackers know
   python main.py dht HASH              look up a torrent's peers in the DHT, step by step
+  python main.py doctor FILE.torrent   say why a download does not begin
   python main.py peer FILE.torrent     a seeder that misbehaves, for lessons: --behave list
   python main.py trace FILE.jsonl      draw what --trace-file kept, as a sequence of messages
   python main.py completion bash       print a completion script for the shell
@@ -77,6 +78,20 @@ examples:
 
 exit codes: 0 made; 1 error, such as a torrent that is there already; 2 wrong usage; 3 nothing to make
 a torrent of; 4 a file cannot be read, or the torrent not written; 130 Ctrl-C; 143 SIGTERM
+"""
+
+
+DOCTOR_DESCRIPTION = """\
+Say why a download does not begin.
+
+Looks at the torrent, the disk, the port and the router, the proxy, each tracker, the DHT, the local network,
+web seeds, and calls peers, for some 20 seconds; says of each what came of it and what to do about it. Nothing is
+written, and what is announced is taken back. The options are those of the download.
+"""
+
+DOCTOR_EPILOG = """\
+exit codes: 0 a download would work; 3 bad torrent; 4 the disk; 5 nobody gives what is wanted;
+2 wrong usage; 130 Ctrl-C; 143 SIGTERM
 """
 
 
@@ -154,8 +169,31 @@ def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     check.add_argument("-v", "--verbose", action="store_true", help="with tracebacks and what the code printed")
 
 
+def _add_doctor_options(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the doctor, which takes the options of a download that have a say in whether it begins."""
+    doctor = commands.add_parser(
+        "doctor",
+        usage="python main.py doctor FILE.torrent [options]",
+        help="say why a download does not begin",
+        description=DOCTOR_DESCRIPTION,
+        epilog=DOCTOR_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    doctor.add_argument("torrent", type=kinds.not_empty, metavar="FILE.torrent", help="the torrent, or a magnet link")
+    _add_place(doctor)
+    peers = doctor.add_argument_group("peers")
+    _add_meeting(peers)
+    _add_connection_options(peers)
+    _add_switches(peers)
+    _add_web_seed(doctor)
+    _add_output_options(doctor)
+    _add_trace_options(doctor)
+    doctor.set_defaults(max_peers=Config().max_peers, max_download_rate=0.0, max_upload_rate=0.0)
+
+
 def _add_lessons(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add what shows the protocol."""
+    """Add what shows the protocol, and what is wrong."""
+    _add_doctor_options(commands)
     peer = commands.add_parser(
         "peer",
         help="a seeder that misbehaves, for lessons",
@@ -215,15 +253,7 @@ def _add_download_options(parser: argparse.ArgumentParser) -> None:
     """Add what a download can be told."""
     _add_place(parser)
     _add_peer_options(parser)
-    web = parser.add_argument_group("web seeds")
-    web.add_argument(
-        "--web-seed",
-        type=kinds.web_seed,
-        action="append",
-        default=[],
-        metavar="URL",
-        help="also download from this web server, which has the torrent's files; can be given several times",
-    )
+    _add_web_seed(parser)
     how = parser.add_argument_group("what to do")
     how.add_argument("--sequential", action="store_true", help="get the pieces in order, for playing while it comes")
     how.add_argument("--seed", action="store_true", help="go on sending to others when complete, until Ctrl-C")
@@ -239,6 +269,18 @@ def _add_download_options(parser: argparse.ArgumentParser) -> None:
     )
     _add_output_options(parser)
     _add_trace_options(parser)
+
+
+def _add_web_seed(parser: argparse.ArgumentParser) -> None:
+    web = parser.add_argument_group("web seeds")
+    web.add_argument(
+        "--web-seed",
+        type=kinds.web_seed,
+        action="append",
+        default=[],
+        metavar="URL",
+        help="also download from this web server, which has the torrent's files; can be given several times",
+    )
 
 
 def _add_seed_options(parser: argparse.ArgumentParser) -> None:
@@ -282,22 +324,7 @@ def _add_peer_options(parser: argparse.ArgumentParser) -> None:
     """Add what concerns peers."""
     defaults = Config()
     peers = parser.add_argument_group("peers")
-    peers.add_argument(
-        "--port",
-        type=kinds.port,
-        default=defaults.listen_port,
-        metavar="N",
-        help=f"TCP port to listen on; the next free one if taken; 0 for any (default: {defaults.listen_port})",
-    )
-    peers.add_argument(
-        "--peer",
-        type=kinds.parse_peer,
-        action="append",
-        default=[],
-        metavar="HOST:PORT",
-        help="also ask this peer; can be given several times",
-    )
-    _add_tracker(peers)
+    _add_meeting(peers)
     peers.add_argument(
         "--max-peers",
         type=kinds.positive,
@@ -329,6 +356,27 @@ def _add_peer_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="get the first and last piece of each file before the others, as --sequential does",
     )
+
+
+def _add_meeting(peers: argparse._ArgumentGroup) -> None:
+    """Add where we are found, and whom we find without being told."""
+    defaults = Config()
+    peers.add_argument(
+        "--port",
+        type=kinds.port,
+        default=defaults.listen_port,
+        metavar="N",
+        help=f"TCP port to listen on; the next free one if taken; 0 for any (default: {defaults.listen_port})",
+    )
+    peers.add_argument(
+        "--peer",
+        type=kinds.parse_peer,
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="also ask this peer; can be given several times",
+    )
+    _add_tracker(peers)
 
 
 def _add_connection_options(peers: argparse._ArgumentGroup) -> None:

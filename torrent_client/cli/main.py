@@ -30,6 +30,7 @@ _COMMANDS = {
     "verify": ("verify", "verify"),
     "scrape": ("scrape", "scrape"),
     "dht": ("dht", "look_up"),
+    "doctor": ("doctor", "examine"),
     "create": ("create", "create"),
     "demo": ("demo", "demo"),
     "peer": ("peer", "run_peer"),
