@@ -337,10 +337,12 @@ class Conversation:
 
     def announce_piece(self, index: int) -> None:
         """Tell everybody who lacks it that we have a piece now."""
-        have = messages.Have(index)
-        for peer in self._peers():
-            if self._pieces.peer_lacks(peer, index):
-                peer.connection.send(have, may_wait=True)
+        who_lacks = self._pieces.who_lacks(index)
+        if who_lacks:
+            have = messages.Have(index)
+            for peer in self._peers():
+                if peer in who_lacks:
+                    peer.connection.send(have, may_wait=True)
 
     def rechoke(self) -> None:
         """Let the choker decide who is unchoked, and tell those for whom it has changed.

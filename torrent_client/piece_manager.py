@@ -239,11 +239,11 @@ class PieceManager:
             record = self._book.peers.get(peer)
             return record is not None and self._table.needs(record.pieces)
 
-    def peer_lacks(self, peer: PeerKey, index: int) -> bool:
-        """Tell whether a connected peer does not have piece `index`, as far as we know."""
+    def who_lacks(self, index: int) -> set[PeerKey]:
+        """Return the connected peers that do not have piece `index`, as far as we know."""
+        piece = 1 << index
         with self._lock:
-            record = self._book.peers.get(peer)
-            return record is not None and not record.pieces >> index & 1
+            return {key for key, record in self._book.peers.items() if not record.pieces & piece}
 
     def peer_progress(self, peer: PeerKey) -> tuple[int, int]:
         """Return how many pieces a peer has and how many blocks it owes us."""

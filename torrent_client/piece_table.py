@@ -116,7 +116,7 @@ class PieceTable:
     def begin(self, index: int) -> None:
         """MISSING to DOWNLOADING: a peer will be asked for its blocks."""
         self._states[index] = PieceState.DOWNLOADING
-        self.missing &= ~(1 << index)
+        self.missing ^= 1 << index
 
     def fill(self, index: int) -> None:
         """DOWNLOADING to VERIFYING: its last block came."""
@@ -133,14 +133,16 @@ class PieceTable:
         Returns:
             Whether it was the last wanted one that was lacking; False for one that was COMPLETE already.
         """
-        if self._states[index] == PieceState.COMPLETE:
+        before, piece = self._states[index], 1 << index
+        if before == PieceState.COMPLETE:
             return False
         self._states[index] = PieceState.COMPLETE
         self.complete_count += 1
         self.complete_bytes += self.piece_size(index)
-        self.missing &= ~(1 << index)
-        self.lacking &= ~(1 << index)
-        if not self.wanted >> index & 1:
+        if before == PieceState.MISSING:
+            self.missing ^= piece
+        self.lacking ^= piece
+        if not self.wanted & piece:
             return False
         self._wanted_done += self._wanted_bytes_of(index)
         return self.is_done

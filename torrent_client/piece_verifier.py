@@ -97,9 +97,10 @@ class PieceVerifier:
     def _keep(self, piece: ActivePiece) -> None:
         """Write a good piece; ban those who, as is clear now, sent bad blocks of it before."""
         self._storage.write_piece(piece.index, piece.data)
-        guilty = self._smart_ban.convict(piece.index, [block for _, block in piece.suppliers()])
+        guilty = self._smart_ban.convict(piece.index, (block for _, block in piece.suppliers()))
         was_last = self._pieces.mark_complete(piece.index)
-        self._callbacks.ban(guilty, f"it sent bad blocks of piece {piece.index}")
+        if guilty:
+            self._callbacks.ban(guilty, f"it sent bad blocks of piece {piece.index}")
         self._callbacks.decided(piece.index)
         if was_last:
             self._callbacks.last()
