@@ -75,7 +75,7 @@ def test_one_port_serves_the_torrent_that_a_handshake_names(tmp_path: Path) -> N
 def test_accepted_connections_of_all_torrents_together_are_limited(tmp_path: Path) -> None:
     """Two connections in all: the third is refused, for whichever torrent, until one of the others leaves."""
     jobs = [make(tmp_path, "a", seed=1), make(tmp_path, "b", seed=2)]
-    with seeding(*jobs, config=replace(CONFIG, max_peers_total=2)) as (session, managers):
+    with seeding(*jobs, config=replace(CONFIG, max_peers_total=2)) as (session, _):
         first, second = FakePeer.dial(session.port), FakePeer.dial(session.port)
         with second:
             with first:
@@ -84,7 +84,7 @@ def test_accepted_connections_of_all_torrents_together_are_limited(tmp_path: Pat
                 for job in jobs:
                     with FakePeer.dial(session.port) as third, pytest.raises(Gone):
                         third.shake_hands(job.torrent.info_hash, fake_id("third"))
-            wait_until(lambda: not managers[0].swarm.peers())
+            wait_until(lambda: session._slots._value == 1)
             assert fetch(session.port, jobs[1].torrent, "third")
 
 

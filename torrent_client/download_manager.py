@@ -248,6 +248,7 @@ class DownloadManager:
         if self._inventory.is_taken:
             self._inventory.save(self.swarm.uploaded, synced=self.storage.sync_within(_left(deadline)))
         self.storage.close()
+        self._inventory.close()
         self.discovery.finish_stop()
         if self._state is not TorrentState.ERROR and not self.pieces.is_done:
             self._state = TorrentState.STOPPED

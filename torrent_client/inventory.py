@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from torrent_client.bitfield import Bitfield
 from torrent_client.download_options import DownloadOptions
 from torrent_client.errors import DataIncomplete, StorageError
+from torrent_client.file_claim import FileClaim
 from torrent_client.hash_check import CHECKS_AT_ONCE, check_pieces, judge_files
 from torrent_client.piece_manager import PieceManager
 from torrent_client.resume import ResumeFile, format_ranges
@@ -68,6 +69,8 @@ class Inventory:
         self._resume = ResumeFile(directory, torrent, options.output) if directory else None
         self._saved: tuple[int, int] | None = None  # pieces and bytes sent, as saved last
         self._has_failed = False  # the last attempt to save
+        first = next((file for file in storage.content() if file.length), None)
+        self._claim = FileClaim(storage.path(first)) if first and not options.read_only else None
 
     def take(self, on_checking: Callable[[], None]) -> None:
         """Find out which pieces are on disk, and make room for the others.
@@ -78,7 +81,10 @@ class Inventory:
         Raises:
             StorageError: files cannot be made, or there is no room for them.
             DataIncomplete: what is only to be served is not all there.
+            TorrentConflict: another process writes the files.
         """
+        if self._claim:
+            self._claim.take()
         state = self._resume.load() if self._resume else None
         self._storage.find_parts()
         believed, doubtful = judge_files(state, self._storage, self._torrent.piece_count)
@@ -94,12 +100,19 @@ class Inventory:
         if not self._is_stopping():
             self._make_ready(doubtful)
 
+    def close(self) -> None:
+        """Let other processes have the files."""
+        if self._claim:
+            self._claim.release()
+
     def _make_ready(self, doubtful: Bitfield) -> None:
         """Make the files that are to be written, or see that all are there."""
         if not self._read_only:
             self._set_strangers_aside(doubtful)
             self._storage.preallocate(stopped=self._is_stopping)
             self._storage.remove_empty_part_file()
+            if self._claim:
+                self._claim.take()  # now that it is there
         elif not self._pieces.is_complete:
             raise DataIncomplete(self._what_is_missing())
         for file in self._storage.oversized():

@@ -144,7 +144,7 @@ class Storage:
     def bytes_to_allocate(self, wanted: Sequence[bool] | None = None) -> int:
         """Return how many bytes of disk the wanted files still need: what is sparse or absent of them."""
         needed = 0
-        for file in self._content(wanted):
+        for file in self.content(wanted):
             with suppress(FileNotFoundError), _translated("look at", self.path(file)):
                 needed -= min(file.length, os.lstat(self.path(file)).st_blocks * 512)
             needed += file.length
@@ -335,7 +335,7 @@ class Storage:
 
     def oversized(self) -> list[FileEntry]:
         """Find wanted files on disk that are longer than the torrent says: they are left so, and told of."""
-        stamps = ((file, self.stamp(file)) for file in self._content())
+        stamps = ((file, self.stamp(file)) for file in self.content())
         return [file for file, stamp in stamps if stamp and stamp.size > file.length]
 
     def sync(self) -> None:
@@ -383,7 +383,7 @@ class Storage:
 
     # --- inside ----------------------------------------------------------------------------------------
 
-    def _content(self, wanted: Sequence[bool] | None = None) -> Iterator[FileEntry]:
+    def content(self, wanted: Sequence[bool] | None = None) -> Iterator[FileEntry]:
         """Give the wanted files without the padding."""
         chosen = zip(self.files, wanted or self._wanted, strict=True)
         return (file for file, is_wanted in chosen if is_wanted and not file.is_padding)
