@@ -209,6 +209,21 @@ def test_a_bad_torrent_is_told_and_has_its_code(
     assert reason in line
 
 
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("command", [["info"], ["verify"], ["seed", "--data", "."]])
+def test_a_command_that_needs_a_file_says_so_of_a_link(capsys: Captured, command: list[str]) -> None:
+    """And how to come by one; not that there is no such file."""
+    assert main([*command, f"magnet:?xt=urn:btih:{TORRENT.info_hash.hex()}"]) == ExitCode.BAD_TORRENT
+    assert "--metadata-only makes one of a magnet link" in capsys.readouterr().err
+
+
+def test_of_a_torrent_file_the_metadata_alone_is_there(place: Place, capsys: Captured) -> None:
+    """Nothing is downloaded, since that is what the option says."""
+    assert place.get("--metadata-only") == 0
+    assert "a .torrent file has the metadata already" in capsys.readouterr().err
+    assert not place.output.exists()
+
+
 # --- downloading ------------------------------------------------------------------------------------------
 
 

@@ -295,14 +295,13 @@ def test_a_swarm_that_does_not_dial_only_listens(start: Callable[..., Rig]) -> N
 
 
 def test_a_swarm_is_closed_until_it_opens(clock: FakeClock) -> None:
-    """Callers come too early while files are checked: they are refused, and addresses wait."""
+    """Callers come too early while files are checked: they are refused; addresses wait, and no longer than that."""
     with serving(friendly("a")) as [server]:
         rig = Rig(CONFIG, clock)
         rig.swarm.add_addresses([server.address], "test")
         assert rig.call("caller") is None
         assert not server.peers
         rig.swarm.open(dials=True)
-        rig.swarm.dial()
         wait_until(lambda: len(rig.swarm.peers()) == 1)
         rig.swarm.close("over")
         rig.swarm.join(5)

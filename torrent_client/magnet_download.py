@@ -95,7 +95,9 @@ class MagnetDownload:
         self.limits = limits
         self._clock = clock
         self._started_at = clock()
-        self._stage = MetadataDownload(link.info_hash, peer_id, port, config, discovery, slots, clock)
+        self._stage = MetadataDownload(
+            link.info_hash, peer_id, port, config, discovery, self.options.given_peers, slots, clock
+        )
         self._thread = Thread(target=self._run, name="metadata", daemon=True)
         self._handover = Lock()
         self._manager: DownloadManager | None = None
@@ -177,7 +179,7 @@ class MagnetDownload:
         peers = tuple(peer.stats(0, 0) for peer in swarm.peers())
         trackers = tuple(self._discovery.trackers())
         return TorrentStats(
-            name=self.link.display_name,
+            name=self.torrent.name if self.torrent else self.link.display_name,
             info_hash=self.link.info_hash.hex(),
             state=self.state,
             checked=progress.pieces_done,
@@ -212,20 +214,22 @@ class MagnetDownload:
     def _run(self) -> None:
         """Get the metadata, and begin the download."""
         try:
-            info = self._kept_info() or self._stage.run(self.options.given_peers)
-            if info is not None:
-                self._go_on(info)
+            if kept := self._kept_info():
+                self._go_on(kept)
+            elif fetched := self._stage.run():
+                self._go_on(fetched, is_new=True)
         except TorrentError as error:
             self._fail(error)
         except Exception as error:
             logger.exception("the metadata stage failed")
             self._fail(TorrentError(f"internal error: {error!r}; -v with --log-file FILE tells more"))
 
-    def _go_on(self, info: bytes) -> None:
-        """Begin the second stage, with what the first one found."""
+    def _go_on(self, info: bytes, *, is_new: bool = False) -> None:
+        """Begin the second stage, with what the first one found; what is new is kept for the next run."""
         data = metainfo(info, [[url] for url in self.link.trackers], self.link.web_seeds)
         torrent = TorrentFile.from_bytes(data)
-        self._keep(data)
+        if is_new:
+            self._keep(data)
         if self.options.save_torrent:
             self.saved_as = _save_torrent(self.options.output, torrent, data)
         self.torrent = torrent
@@ -275,9 +279,9 @@ class MagnetDownload:
     def _keep(self, data: bytes) -> None:
         """Keep the metadata for the next run; a failure costs no more than fetching it again."""
         path = self._kept_path()
-        if path is None or path.exists():
+        if path is None:
             return
-        temporary = path.with_suffix(".tmp")
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")  # another process may keep the same metadata now
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(data)

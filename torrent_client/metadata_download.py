@@ -44,6 +44,7 @@ class MetadataDownload:
         port: TCP port that we listen on, told to peers.
         config: limits.
         discovery: looks for peers.
+        given_peers: addresses to ask at once.
         slots: one for each connection that all torrents of a session may have together.
         clock: monotonic seconds.
     """
@@ -55,6 +56,7 @@ class MetadataDownload:
         port: int,
         config: Config,
         discovery: Discovery,
+        given_peers: Sequence[PeerAddress],
         slots: BoundedSemaphore | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -74,12 +76,10 @@ class MetadataDownload:
         self._extensions = PeerExtensions(extensions, port, config)
         callbacks = PeerCallbacks(self._joined, self._received, self._left)
         self.swarm = Swarm(peer_id, config, callbacks, self._new_connection, clock, slots, port)
+        self.swarm.add_addresses(given_peers, "given")
 
-    def run(self, given_peers: Sequence[PeerAddress]) -> bytes | None:
+    def run(self) -> bytes | None:
         """Return the raw `info` dictionary, or None when `stop` was called first.
-
-        Args:
-            given_peers: addresses to ask at once.
 
         Raises:
             DownloadStalled: nothing came for as long as the user wanted to wait.
@@ -89,7 +89,6 @@ class MetadataDownload:
         self._discovery.attach(self.swarm.add_addresses, lambda: Progress(0, 0, UNKNOWN_LEFT))
         self.swarm.open(dials=True)
         try:
-            self.swarm.add_addresses(given_peers, "given")
             self._discovery.start()
             while self._metadata is None and not self._stopping:
                 now = self._clock()

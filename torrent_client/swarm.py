@@ -101,10 +101,11 @@ class Swarm:
         """Accept connections from now on.
 
         Args:
-            dials: make connections, too.
+            dials: make connections, too, and to the addresses that are known already at once.
         """
         self._is_open = True
         self._dials = dials and may_dial_peers(self._config)
+        self.dial()
 
     def close(self, reason: str) -> None:
         """Refuse new connections and end all there are; returns at once."""

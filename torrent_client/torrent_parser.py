@@ -115,6 +115,8 @@ class TorrentFile:
             with Path(path).open("rb") as file:
                 data = file.read(MAX_TORRENT_SIZE + 1)
         except OSError as error:
+            if str(path).lower().startswith("magnet:"):
+                raise MetainfoError("that needs a .torrent file: --metadata-only makes one of a magnet link") from error
             raise MetainfoError(f"cannot read {path}: {error.strerror}") from error
         try:
             return cls.from_bytes(data)

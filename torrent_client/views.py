@@ -96,6 +96,8 @@ def summary_line(stats: TorrentStats) -> str:
         return f"{name}: checking pieces on disk, {stats.checked:,}/{stats.to_check:,}"
     if stats.state is TorrentState.METADATA:
         return f"{name}: getting the metadata, {metadata_progress(stats)}"
+    if stats.state is TorrentState.COMPLETE and not stats.files_total:
+        return f"{name}: the metadata is there"  # of a magnet link, and no more was wanted
     chosen = f" ({files})" if (files := chosen_files(stats)) else ""
     done = f"{percent_done(stats):.1f} % of {format_size(stats.size)}{chosen}"
     speeds = f"down {format_rate(stats.download_rate)}, up {format_rate(stats.upload_rate)}"

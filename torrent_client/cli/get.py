@@ -72,10 +72,12 @@ def get(options: Namespace) -> int:
     """Download torrents; return the exit code."""
     torrents, unreadable = _read_torrents(options)
     torrents = [torrent.with_trackers(options.tracker) for torrent in torrents]
-    if options.list_files:
+    if options.list_files or options.metadata_only:
         for torrent in torrents:
-            if isinstance(torrent, TorrentFile):
+            if isinstance(torrent, TorrentFile) and options.list_files:
                 list_files(torrent, as_json=options.json)
+            elif isinstance(torrent, TorrentFile):
+                _tell(options, f"{printable(torrent.name, 60)}: a .torrent file has the metadata already")
         torrents = [torrent for torrent in torrents if isinstance(torrent, MagnetLink)]
     code = run([Job(torrent, _choices(options)) for torrent in torrents], _config(options), options) if torrents else 0
     return ExitCode.BAD_TORRENT if unreadable else code
