@@ -105,13 +105,13 @@ def test_dialled_connections_count_as_well_and_a_torrent_says_what_it_waits_for(
 
 
 def test_a_torrent_has_limits_of_its_own_within_those_of_all(tmp_path: Path) -> None:
-    """Its snapshot tells them, and the slower of the two limits holds."""
+    """Its snapshot tells its own, and those of all hold for it as well, until they are lifted."""
     jobs = [make(tmp_path, "a", seed=1, max_upload_rate=20_000.0), make(tmp_path, "b", seed=2)]
     with seeding(*jobs, config=replace(CONFIG, max_upload_rate=50_000.0)) as (session, managers):
         assert [manager.stats().max_upload_rate for manager in managers] == [20_000.0, 0.0]
         assert [manager.stats().max_download_rate for manager in managers] == [0.0, 0.0]
-        assert managers[0].limits.upload.book(30_000) == pytest.approx(1.5, abs=0.3)
-        assert managers[1].limits.upload.book(40_000) == pytest.approx(1.4, abs=0.3)  # after the other's 30,000
+        assert [manager.limits.upload.quantum() for manager in managers] == [16_384, 16_384]
+        assert managers[1].limits.upload.is_limited
         session.limits.upload.set_rate(0)
         assert not managers[1].limits.upload.is_limited
 
