@@ -46,7 +46,8 @@ def no_router(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(_interface: str) -> Gateway:
         raise PortMappingError("none in tests")
 
-    monkeypatch.setattr("torrent_client.session.find_upnp_gateway", none)
+    for module in ("session", "doctor.examination"):
+        monkeypatch.setattr(f"torrent_client.{module}.find_upnp_gateway", none)
 
 
 class QuietDiscovery(LocalDiscovery):

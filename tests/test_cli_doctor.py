@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.fake_peer import LOOPBACK, FakePeer, FakeServer, closed_port, greet, metainfo, seeder, serving, torrent_of
+from tests.fake_proxy import SocksProxy
 from tests.fake_udp_tracker import FakeUdpTracker
 from tests.support import payload, wait_until
 from tests.web_server import WebServer
@@ -168,6 +169,31 @@ def test_behind_an_http_proxy_nobody_is_called(tmp_path: Path, capsys: pytest.Ca
     assert code == ExitCode.STALLED
     assert f"bad   proxy     {proxy}: connection refused" in out
     assert "off   port      off: nobody can call you through a proxy" in out
+
+
+def test_behind_a_socks_proxy_everything_goes_through_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The name of the tracker is known to the proxy alone, and the UDP tracker hears nothing."""
+    with (
+        SocksProxy({"tracker.invalid": (LOOPBACK, closed_port())}) as proxy,
+        FakeUdpTracker() as udp,
+        FakeServer(seeder(TORRENT, DATA)) as server,
+    ):
+        path = torrent_file(tmp_path, **{"announce-list": [["http://tracker.invalid/announce"], [udp.url]]})
+        code, out = doctor(tmp_path, capsys, path, "--peer", server.address, "--proxy", proxy.url())
+        assert not udp.seen
+        assert {("tracker.invalid", 80), (LOOPBACK, server.port)} <= set(proxy.asked)
+    assert code == ExitCode.OK
+    assert "ok    proxy     socks5://" in out
+    assert "UDP does not go through the proxy" in out
+
+
+def test_what_passes_can_be_traced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "trace.jsonl"
+    trace.touch()
+    with FakeServer(seeder(TORRENT, DATA)) as server:
+        doctor(tmp_path, capsys, torrent_file(tmp_path), "--peer", server.address, "--trace-file", trace)
+    names = [json.loads(line).get("name") for line in trace.read_text().splitlines()]
+    assert {"handshake", "interested", "request"} <= set(names)
 
 
 def test_of_a_magnet_link_the_metadata_is_looked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from tests.fake_peer import (
     seeder,
     torrent_of,
 )
+from tests.fake_proxy import SocksProxy
 from tests.support import payload
 from torrent_client.config import Config
 from torrent_client.doctor.diagnosis import Finding, Outcome, Supply
@@ -170,6 +171,22 @@ def test_a_peer_that_hangs_up_on_the_handshake_is_told_from_a_silent_one() -> No
         finding = call(server.address)
     assert finding.facts["result"] == "hung up"
     assert "--encryption" in finding.advice
+
+
+def test_who_insists_on_encryption_is_told_that_it_may_be_that() -> None:
+    with FakeServer(lambda _peer: None) as server:
+        finding = call(server.address, encryption="require")
+    assert finding.facts["result"] == "hung up"
+    assert "--encryption require" in finding.advice
+
+
+def test_a_proxy_that_cannot_get_there_is_not_taken_for_the_peer() -> None:
+    with SocksProxy(answer=5) as proxy:
+        config = Config(proxy=proxy.url())
+        probe = PeerProbe(Contact(PeerAddress("192.0.2.1", 1), "given"), TORRENT.info_hash, OUR_ID, TORRENT, config)
+        finding = probe.run()
+    assert finding.facts["result"] == "not reached"
+    assert finding.text.startswith("the proxy cannot connect to it")
 
 
 def test_ourselves_is_no_trouble() -> None:

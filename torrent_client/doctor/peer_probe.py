@@ -50,8 +50,8 @@ from torrent_client.tracker_client import PeerAddress
 MAX_WHOLE_PIECE: Final = MIB
 """Bytes of a piece that is fetched whole, so that its hash tells about the peer; of a larger one a block is."""
 
-MAX_UNASKED: Final = 20
-"""Blocks that nobody asked for, after which a peer is left. A few may be on their way after a choke."""
+MAX_UNASKED: Final = 4
+"""Blocks that were never asked for, after which a peer is left: correct clients send none."""
 
 MAX_REJECTS: Final = 64
 """Requests in all that a peer may reject: as many blocks as the largest piece that is asked for has."""
@@ -133,6 +133,7 @@ class PeerProbe:
         self._has = 0  # pieces, as a set of bits
         self._client = ""
         self._wanted: list[Request] = []  # blocks of one piece, asked for and not here yet
+        self._asked: set[Request] = set()  # all that were asked for; after a choke they may come twice
         self._blocks: dict[int, bytes] = {}  # by their place in that piece
         self._unchoked_after: float | None = None
         self._chokes = self._rejects = self._unasked = 0
@@ -243,6 +244,7 @@ class PeerProbe:
             self._wanted = self._choose()
         if self._wanted:
             self._allow(self._patience.block)
+            self._asked.update(self._wanted)
             for request in self._wanted:
                 self._connection.send(request)
 
@@ -258,7 +260,7 @@ class PeerProbe:
     def _took(self, request: Request, block: bytes) -> None:
         """Keep a block that was asked for, and count the others."""
         if request not in self._wanted:
-            self._unasked += 1
+            self._unasked += request not in self._asked
             return
         self._wanted.remove(request)
         self._blocks[request.begin] = block
@@ -335,15 +337,19 @@ class PeerProbe:
         cause = error.__cause__
         if self._connection.close_reason == "time is up":
             return self._finding(Outcome.NOTE, "not finished", "did not answer before time was up")
+        if reason.startswith("the proxy"):
+            return self._finding(Outcome.BAD, "not reached", reason, "see the proxy above: peers are called through it")
         if not reason.startswith("cannot connect"):
             if isinstance(cause, TimeoutError):
                 text, advice = "takes the call, and never answers", "it hangs, or is no peer any more"
                 return self._finding(Outcome.BAD, "silent", text, advice)
             if "closed" in reason or isinstance(cause, ConnectionError):
                 text = "hung up before it said anything"
-                advice = "it does not have this torrent any more, is full, or wants --encryption prefer (or require)"
+                is_strict = self._config.encryption == "require"
+                advice = "it does not have this torrent any more, is full, or "
+                advice += "does not do what --encryption require wants" if is_strict else "wants --encryption prefer"
                 return self._finding(Outcome.BAD, "hung up", text, advice)
-            return self._finding(Outcome.BAD, "not reached", reason, "see the proxy, if one is set")
+            return self._finding(Outcome.BAD, "not reached", reason, "the connection broke: see your network")
         if isinstance(cause, ConnectionRefusedError):
             return self._finding(Outcome.BAD, "refused", "refused: nothing listens there", "it has gone since")
         if isinstance(cause, TimeoutError):
