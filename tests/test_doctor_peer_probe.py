@@ -42,7 +42,7 @@ DATA = payload(5 * PIECE)
 TORRENT = torrent_of(DATA, piece_length=PIECE)
 ALL = (1 << TORRENT.piece_count) - 1
 OUR_ID = b"-PC0000-us0000000000"
-QUICK = Patience(connect=0.5, handshake=0.5, pieces=0.3, unchoke=0.5, block=0.4)
+QUICK = Patience(connect=1.5, handshake=1.5, pieces=1.5, unchoke=1.5, block=1.5)  # seconds that a busy machine has
 
 
 def call(
@@ -71,9 +71,9 @@ def gallery(name: str) -> Iterator[PeerAddress]:
 
 
 EXPECTED = {
-    "good": (Outcome.OK, "gave a piece", "has 100 % of the pieces, unchoked us after 0.0 s, gave a good piece"),
+    "good": (Outcome.OK, "gave a piece", "gave a good piece"),
     "corrupt": (Outcome.BAD, "corrupt", "gave a corrupt piece"),
-    "stall": (Outcome.BAD, "stalled", "sent no block in 0 s"),
+    "stall": (Outcome.BAD, "stalled", "sent no block in 2 s"),
     "choke": (Outcome.OK, "gave a piece", "(and choked us again"),
     "liar": (Outcome.BAD, "rejected all", "rejects every request"),
     "flood": (Outcome.BAD, "flooded us", "sends what nobody asked for"),
