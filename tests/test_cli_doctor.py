@@ -3,16 +3,24 @@
 import json
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from tests.fake_peer import LOOPBACK, FakePeer, FakeServer, closed_port, greet, metainfo, seeder, serving, torrent_of
 from tests.fake_proxy import SocksProxy
@@ -169,6 +177,40 @@ def test_behind_an_http_proxy_nobody_is_called(tmp_path: Path, capsys: pytest.Ca
     assert code == ExitCode.STALLED
     assert f"bad   proxy     {proxy}: connection refused" in out
     assert "off   port      off: nobody can call you through a proxy" in out
+
+
+def certificate(folder: Path, begins: datetime) -> Path:
+    """Write a certificate for this machine that is valid from a date on, and its key; anybody may trust it itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, LOOPBACK)])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(begins).not_valid_after(begins + timedelta(days=30))
+    hosts = x509.SubjectAlternativeName([x509.IPAddress(ip_address(LOOPBACK))])
+    made = builder.add_extension(hosts, critical=False).sign(key, hashes.SHA256())
+    path = folder / "certificate.pem"
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(made.public_bytes(Encoding.PEM) + secret)
+    return path
+
+
+def test_a_certificate_of_the_future_is_blamed_on_the_clock(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = certificate(tmp_path, datetime.now(UTC) + timedelta(days=10))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path))
+
+    def script(peer: FakePeer) -> None:
+        with suppress(OSError):
+            context.wrap_socket(peer.sock, server_side=True).close()
+
+    with FakeServer(script) as server:
+        code, out = doctor(tmp_path, capsys, torrent_file(tmp_path, announce=f"https://{server.address}/announce"))
+    assert code == ExitCode.STALLED
+    assert "its certificate is not trusted: certificate is not yet valid" in out
+    assert "bad   clock     this machine says " in out
+    assert "-> set the clock" in out
 
 
 def test_behind_a_socks_proxy_everything_goes_through_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
