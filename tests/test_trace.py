@@ -1,8 +1,10 @@
 """The trace: messages in words, connections cut anywhere, captures, diagrams, and what a broken sink does."""
 
+import errno
 import io
 import json
 import struct
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from tests.fake_peer import fake_id
 from torrent_client import trace
 from torrent_client.cli.main import main
-from torrent_client.cli.trace import diagram
+from torrent_client.cli.trace import diagram, traced
 from torrent_client.protocol import messages, udp_tracker
 from torrent_client.protocol.describe import describe, describe_handshake, extension_numbers, show_value
 from torrent_client.protocol.extensions import ExtendedHandshake
@@ -139,9 +141,53 @@ def test_events_survive_the_file() -> None:
     write_jsonl(file)(event)
     assert TraceEvent.from_json(file.getvalue()).name == "have"
     assert TraceEvent.from_json(file.getvalue()).fields == [("index", "3", "00000003")]
-    for bad in ("[]", "{}", "x", '{"fields": [[1]]}'):
+    assert TraceEvent.from_json(file.getvalue()) == event
+    good = {"time": 1, "kind": "peer", "remote": "a", "direction": "sent", "name": "x", "fields": []}
+    wrong = [json.dumps(good | change) for change in ({"time": "x"}, {"time": None}, {"time": 1e300}, {"size": []})]
+    for bad in ("[]", "{}", "x", '{"fields": [[1]]}', "[" * 100_000, *wrong):
         with pytest.raises(ValueError):  # noqa: PT011 - of json's own and ours
             TraceEvent.from_json(bad)
+
+
+def test_a_strangers_trace_writes_no_escape_codes_onto_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "\x1b[2J"
+    event = {"time": 1, "kind": evil, "remote": 5, "direction": "sent", "name": evil, "meaning": evil, "spec": evil}
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps(event | {"fields": [[evil, evil, evil]]}) + "\n")
+    for more in ([], ["--lines"]):
+        assert main(["trace", str(path), *more]) == 0
+        assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_peer_that_hangs_up_after_its_handshake_is_followed_all_the_same() -> None:
+    class Gone:
+        def getsockname(self) -> tuple[str, int]:
+            return "127.0.0.1", 1
+
+        def getpeername(self) -> tuple[str, int]:
+            raise OSError(errno.ENOTCONN, "not connected")
+
+    events: list[TraceEvent] = []
+    with trace.tracing(Tracer([events.append])):
+        followed = trace.follow(Gone(), "192.0.2.1:5", outgoing=True)
+        assert followed
+        followed.closed("it hung up")
+    assert [(event.remote, event.direction) for event in events] == [
+        ("192.0.2.1:5", "opened"),
+        ("192.0.2.1:5", "closed"),
+    ]
+
+
+@pytest.mark.parametrize("option", ["trace_file", "trace_pcap"])
+def test_a_full_disk_ends_the_trace_and_not_the_download(option: str, caplog: pytest.LogCaptureFixture) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full on this system")
+    with traced(Namespace(json=False, **{option: full})):
+        trace.datagram("dht", lambda: ("127.0.0.1", 1), ("127.0.0.1", 2), b"de", sent=True)
+    assert "/dev/full is not complete" in caplog.text
 
 
 def test_a_line_has_the_fields_with_their_bytes_and_the_meaning() -> None:

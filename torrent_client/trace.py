@@ -15,7 +15,7 @@ Lock: none; the variable is set before and after everything else.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 
 class Ends(Protocol):
@@ -57,6 +57,9 @@ class AnyTracer(Protocol):
         """Tell of a request over HTTP and its answer."""
 
 
+NOWHERE: Final = ("0.0.0.0", 0)
+"""Both ends of a connection that does not know them any more."""
+
 _active: AnyTracer | None = None
 
 
@@ -86,7 +89,10 @@ def follow(sock: Ends, address: object, *, outgoing: bool) -> StreamTrace | None
     """
     if _active is None:
         return None
-    ours, theirs = sock.getsockname()[:2], sock.getpeername()[:2]
+    try:
+        ours, theirs = sock.getsockname()[:2], sock.getpeername()[:2]
+    except OSError:  # it has hung up already; what it said is still of interest
+        ours, theirs = NOWHERE, NOWHERE
     return _active.stream(str(address), ours, theirs, outgoing=outgoing)
 
 

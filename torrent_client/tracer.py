@@ -41,6 +41,13 @@ MAX_MESSAGE: Final = 1 << 24
 """Bytes of a message that is still taken for one; a trace follows what the connection accepted already."""
 
 
+MAX_TIME: Final = 1e11
+"""Seconds since 1970 in a trace file at most: year 5138, which clocks can still show."""
+
+MAX_TEXT: Final = 10_000
+"""Characters of a text in a trace file that are shown."""
+
+
 @dataclass(frozen=True, slots=True)
 class TraceEvent:
     """One thing that passed.
@@ -69,16 +76,20 @@ class TraceEvent:
 
     @classmethod
     def from_json(cls, text: str) -> "TraceEvent":
-        """Read a line of a trace file.
+        """Read a line of a trace file, which may be a stranger's: what cannot be shown is replaced.
 
         Raises:
             ValueError: it is no such line.
         """
         try:
             value: dict[str, Any] = json.loads(text)
-            fields = [(str(name), str(shown), str(data)) for name, shown, data in value.pop("fields")]
-            return cls(**value, fields=fields)
-        except (TypeError, KeyError, AttributeError) as error:
+            fields = [(_shown(name), _shown(words), _shown(data)) for name, words, data in value.pop("fields")]
+            clock, size = float(value.pop("time")), int(value.pop("size", 0))
+            texts = {name: _shown(words) for name, words in value.items()}
+            if not 0 <= clock < MAX_TIME:
+                raise ValueError(f"the time {clock}")
+            return cls(time=clock, size=size, fields=fields, **texts)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a trace event: {error}") from error
 
 
@@ -296,6 +307,10 @@ class StreamTrace:
         self._tracer.stream_data(self, data, sent=direction == "sent")
         for what in self._directions[direction].describe(data, self._numbers[direction], on_numbers):
             self._tracer.emit("peer", self._remote, direction, what)
+
+
+def _shown(text: object) -> str:
+    return printable(str(text), MAX_TEXT)
 
 
 def write_jsonl(file: TextIO) -> Callable[[TraceEvent], None]:

@@ -11,19 +11,24 @@ Thread: main; events are written by whoever tells of them.
 Lock: none; the tracer has one.
 """
 
+import logging
 import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple, TextIO, TypeVar
 
 from torrent_client.errors import TorrentError
 from torrent_client.text import printable
 from torrent_client.trace import tracing
 from torrent_client.trace_pcap import PcapWriter
 from torrent_client.tracer import TraceEvent, Tracer, line_of, write_jsonl, write_lines
+
+logger = logging.getLogger(__name__)
+
+AnyFile = TypeVar("AnyFile", TextIO, BinaryIO)
 
 COLUMN: Final = 28
 """Characters from one lifeline to the next."""
@@ -51,14 +56,26 @@ def traced(options: Namespace) -> Iterator[None]:
             sinks.append(write_lines(sys.stderr if options.json else sys.stdout))
         if path := getattr(options, "trace_file", None):
             try:
-                sinks.append(write_jsonl(files.enter_context(path.open("w", encoding="utf-8"))))
+                sinks.append(write_jsonl(files.enter_context(_closing(path.open("w", encoding="utf-8"), path))))
             except OSError as error:
                 raise TorrentError(f"cannot write the trace to {path}: {error.strerror}") from error
         packets = None
         if path := getattr(options, "trace_pcap", None):
-            packets = PcapWriter(files.enter_context(_binary(path)))
+            packets = PcapWriter(files.enter_context(_closing(_binary(path), path)))
         files.enter_context(tracing(Tracer(sinks, packets) if sinks or packets else None))
         yield
+
+
+@contextmanager
+def _closing(file: AnyFile, path: Path) -> Iterator[AnyFile]:
+    """Close a file after the block; where the last bytes find no room, the download is none the worse for it."""
+    try:
+        yield file
+    finally:
+        try:
+            file.close()
+        except OSError as error:
+            logger.warning("%s is not complete: %s", path, error.strerror)
 
 
 def _binary(path: Path) -> BinaryIO:
@@ -160,10 +177,6 @@ def _arrows(events: Iterable[TraceEvent]) -> Iterator[_Arrow]:
         arrow = _Arrow(event, event, 1)
     if arrow:
         yield arrow
-
-
-def _kind(event: TraceEvent) -> tuple[str, str, str]:
-    return event.name, event.remote, event.direction
 
 
 def _headings(names: list[str]) -> str:
