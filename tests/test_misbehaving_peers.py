@@ -15,6 +15,7 @@ from torrent_client.cli.main import main
 from torrent_client.config import Config
 from torrent_client.download_manager import DownloadManager
 from torrent_client.download_options import DownloadOptions
+from torrent_client.errors import StorageError
 from torrent_client.misbehaving_peers import BEHAVIOURS, Behaviour, Gallery
 from torrent_client.stats import TorrentStats
 from torrent_client.tracker_client import PeerAddress
@@ -141,3 +142,20 @@ def test_what_each_does_and_what_to_do_about_it_is_listed(capsys: pytest.Capture
 def test_without_a_torrent_the_command_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["peer", "--behave", "slow"]) == 1
     assert "needs a torrent" in capsys.readouterr().err
+
+
+def test_data_that_cannot_be_read_any_more_ends_the_conversation_with_a_reason(tmp_path: Path) -> None:
+    """And no thread with a traceback, which the fixtures would report."""
+
+    def vanished(_index: int, _begin: int, _length: int) -> bytes:
+        raise StorageError("cannot read a.bin: it is gone")
+
+    said: list[str] = []
+    peer = Gallery(TORRENT, vanished, Behaviour, say=said.append)
+    peer.start()
+    try:
+        with downloading(tmp_path, PeerAddress("127.0.0.1", peer.port)):
+            wait_until(lambda: len(said) >= 2)
+    finally:
+        peer.stop()
+    assert said[1].endswith("cannot read a.bin: it is gone")

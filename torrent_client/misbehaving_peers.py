@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from typing import ClassVar, Final
 
 from torrent_client.config import BLOCK_SIZE
-from torrent_client.errors import PeerError, TorrentError
+from torrent_client.errors import TorrentError
 from torrent_client.peer_connection import read_handshake
 from torrent_client.protocol import messages
 from torrent_client.protocol.messages import Handshake, Message, MessageReader, Request
@@ -376,7 +376,7 @@ class Gallery:
                 behaviour = self._behaviour()
                 talk = self._talk(sock, behaviour)
                 self._converse(talk, behaviour)
-        except (OSError, PeerError) as error:
+        except (OSError, TorrentError) as error:  # the caller's doing, or data that cannot be read any more
             reason = str(error)
         sent = f", {talk.sent_blocks} blocks sent" if talk else ""
         self._say(f"{name} after {time.monotonic() - began:.1f} s{sent}: {reason}")
