@@ -180,9 +180,8 @@ def _names(torrent: TorrentFile, output: Path, directory: Path) -> Iterator[Find
 def _what_is_there(storage: Storage, torrent: TorrentFile) -> Iterator[Finding]:
     """Say which files are there, and which cannot be made."""
     blocked, full, partial = [], [], []
-    for file in torrent.files:
-        if file.is_padding:
-            continue
+    files = [file for file in torrent.files if not file.is_padding]
+    for file in files:
         try:
             status = os.lstat(storage.path(file))
         except FileNotFoundError:
@@ -200,7 +199,7 @@ def _what_is_there(storage: Storage, torrent: TorrentFile) -> Iterator[Finding]:
         text = f"there is something else in the place of {_named(blocked)}: a directory, a link or a device"
         yield Finding("disk", "files", Outcome.BAD, text, "move it away, or choose another directory with -o")
     if full or partial:
-        text = f"there already: {len(full):,} of {len(torrent.files):,} files at full size, {len(partial):,} shorter"
+        text = f"there already: {len(full):,} of {len(files):,} files at full size, {len(partial):,} shorter"
         advice = "they are checked and used; `verify` tells how much of them is good" if full else ""
         facts = {"full_size": len(full), "shorter": len(partial)}
         yield Finding("disk", "files", Outcome.OK, text, advice, facts=facts)
