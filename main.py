@@ -1,5 +1,8 @@
 """Starts the client: `python main.py FILE.torrent`, or `python main.py --help`."""
 
-from torrent_client.cli.main import run
+try:
+    from torrent_client.cli.main import run
 
-run()
+    run()
+except KeyboardInterrupt:  # in the first moments, before anybody handles it
+    raise SystemExit(130) from None

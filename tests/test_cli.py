@@ -1,9 +1,11 @@
 """The command line: what it takes, what it prints where, and its exit codes."""
 
 import argparse
+import io
 import json
 import logging
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -222,6 +224,27 @@ def test_of_a_torrent_file_the_metadata_alone_is_there(place: Place, capsys: Cap
     assert place.get("--metadata-only") == 0
     assert "a .torrent file has the metadata already" in capsys.readouterr().err
     assert not place.output.exists()
+
+
+def test_a_warning_goes_where_standard_error_is_at_the_moment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture in place takes standard error over, so that lines go above it; past it they would tear it apart."""
+    assert main(["info", str(place.torrent)]) == 0
+    taken_over = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", taken_over)
+    logging.getLogger("torrent_client.anything").warning("the tracker is down")
+    assert taken_over.getvalue() == "WARNING: the tracker is down\n"
+
+
+def test_an_interruption_in_the_first_moments_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While modules are still loaded, nobody has asked for signals yet."""
+
+    def run() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("torrent_client.cli.main.run", run)
+    with pytest.raises(SystemExit) as ending:
+        runpy.run_path(str(MAIN))
+    assert ending.value.code == ExitCode.INTERRUPTED
 
 
 # --- downloading ------------------------------------------------------------------------------------------

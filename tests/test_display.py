@@ -224,6 +224,25 @@ def test_checking_shows_its_own_progress() -> None:
     assert "1,500/3,000 checked" in text
 
 
+def test_while_the_metadata_is_fetched_nothing_is_said_of_what_is_not_known() -> None:
+    """No pieces 0/0, no size 0 B, and no 100 % of nothing."""
+    stats = snapshot(state=TorrentState.METADATA, size=0, pieces_wanted=0, checked=0, to_check=0)
+    text = drawn(picture(stats, 40, 0.0), 40)
+    assert "no peer has it yet" in text
+    assert "pieces" not in text
+    assert "size" not in text
+    assert "%" not in "".join(line for line in drawn(overview([stats, stats], 24)).splitlines() if "metadata" in line)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_an_overview_names_its_torrents_however_narrow_the_terminal(width: int) -> None:
+    text = drawn(overview([snapshot(), snapshot(name="other")], 24, width), width)
+    assert "debian-12" in text
+    assert "other" in text
+    assert "33.3 %" in text
+    assert "…  …" not in text
+
+
 @pytest.mark.parametrize("width", [40, 80])
 def test_strangers_cannot_write_to_the_terminal(width: int) -> None:
     """Names of torrents, clients and trackers are text: no control codes, no turned direction, no markup."""

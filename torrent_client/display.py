@@ -30,6 +30,12 @@ PEERS_SHOWN = 8
 TRACKERS_SHOWN = 4
 WEB_SEEDS_SHOWN = 4
 MAP_ROWS = 2
+WIDE = 72
+"""Columns from which on an overview has all its columns; the usual terminal has 80."""
+
+NARROW = 50
+"""Columns below which it has only the most important ones."""
+
 FRAME_LINES = 5
 """Lines of an overview besides its rows: the frame, the headings, the totals, and the cursor's own."""
 
@@ -61,7 +67,7 @@ class LiveView:
         if len(snapshots) == 1:
             drawing: RenderableType = picture(snapshots[0], self._console.width, time.monotonic())
         else:
-            drawing = overview(snapshots, self._console.height)
+            drawing = overview(snapshots, self._console.height, self._console.width)
         if self.note:
             drawing = Group(drawing, Text(f"  {self.note}", style="dim", no_wrap=True, overflow="ellipsis"))
         self._live.update(drawing, refresh=True)
@@ -106,12 +112,13 @@ def picture(stats: TorrentStats, width: int, now: float) -> RenderableType:
     return Panel(Group(*parts), title=title, title_align="left", border_style="dim")
 
 
-def overview(snapshots: Sequence[TorrentStats], height: int) -> RenderableType:
+def overview(snapshots: Sequence[TorrentStats], height: int, width: int = WIDE) -> RenderableType:
     """Return a row for each of several torrents, as many as there is room for, and their totals.
 
     Args:
         snapshots: one of each torrent.
         height: lines of the terminal.
+        width: its columns; on a narrow one the name, the progress and the speed are what is left.
     """
     room = max(1, height - FRAME_LINES)
     shown = list(snapshots)
@@ -119,12 +126,16 @@ def overview(snapshots: Sequence[TorrentStats], height: int) -> RenderableType:
         shown = sorted(snapshots, key=is_over)[: max(1, room - 1)]
     table = Table(box=None, expand=True, header_style="dim", padding=(0, 1), pad_edge=False)
     table.add_column("torrent", no_wrap=True, ratio=3, min_width=12)
-    table.add_column("state", no_wrap=True)
-    table.add_column("", no_wrap=True, ratio=2)
-    for heading in ("done", "↓", "↑", "ratio", "peers", "left"):
+    if width >= WIDE:
+        table.add_column("state", no_wrap=True)
+        table.add_column("", no_wrap=True, ratio=2)
+    headings = ("done", "↓", "↑", "ratio", "peers", "left") if width >= WIDE else ("done", "↓", "left")
+    for heading in headings[: 2 if width < NARROW else None]:
         table.add_column(heading, justify="right", no_wrap=True)
     for stats in shown:
-        table.add_row(*_torrent_row(stats))
+        cells = _torrent_row(stats)
+        named = dict(zip(("torrent", "state", "", "done", "↓", "↑", "ratio", "peers", "left"), cells, strict=True))
+        table.add_row(*(named[str(column.header)] for column in table.columns))
     parts: list[RenderableType] = [table]
     if len(shown) < len(snapshots):
         parts.append(Text(f"and {len(snapshots) - len(shown)} more", style="dim"))
@@ -142,7 +153,9 @@ def _torrent_row(stats: TorrentStats) -> list[RenderableType]:
         Text(printable(stats.name, 60)),
         Text(state_name(stats), style=style),
         ProgressBar(total=max(total, 1), completed=done if total else 1, complete_style=style),
-        f"{percent(done, total) if total else 100:.1f} %",
+        "-"
+        if stats.state is TorrentState.METADATA and not total
+        else f"{percent(done, total) if total else 100:.1f} %",
         format_rate(stats.download_rate) + _limit(stats.max_download_rate),
         format_rate(stats.upload_rate) + _limit(stats.max_upload_rate),
         f"{stats.ratio:.2f}",
@@ -213,7 +226,7 @@ def _bar(stats: TorrentStats) -> RenderableType:
     if stats.state is TorrentState.CHECKING:
         text = f"{done:,}/{total:,} checked"
     elif stats.state is TorrentState.METADATA:
-        text = f"{done:,}/{total:,} pieces of the metadata" if total else "no peer with the metadata yet"
+        text = f"{done:,}/{total:,} pieces of the metadata" if total else "no peer has it yet"
     style = _style(stats)
     bar = ProgressBar(total=max(total, 1), completed=done if total else 1, complete_style=style)
     row.add_row(Text(state_name(stats), style=style), bar, text)
@@ -227,7 +240,7 @@ def _numbers(stats: TorrentStats, width: int) -> RenderableType:
     bad = f" ({stats.hash_failures} bad pieces)" if stats.hash_failures else ""
     connecting = f", {stats.connecting} connecting" if stats.connecting else ""
     banned = f", {stats.banned} banned" if stats.banned else ""
-    figures = (
+    figures: tuple[str, ...] = (
         f"↓ {format_rate(stats.download_rate)}{_limit(stats.max_download_rate)}",
         f"↑ {format_rate(stats.upload_rate)}{_limit(stats.max_upload_rate)}",
         f"left {eta}",
@@ -237,6 +250,8 @@ def _numbers(stats: TorrentStats, width: int) -> RenderableType:
         f"wasted {format_size(stats.wasted)}{bad}",
         f"peers {len(stats.peers)} of {stats.known_peers} known{connecting}{banned}",
     )
+    if stats.state is TorrentState.METADATA:  # of the rest nothing is known
+        figures = figures[-1:]
     # Lines are broken between figures, never within one.
     joined = "   ".join(figure.replace(" ", "\N{NO-BREAK SPACE}") for figure in figures)
     return Text(textwrap.fill(joined, width, break_long_words=False).replace("\N{NO-BREAK SPACE}", " "))

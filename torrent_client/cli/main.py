@@ -13,7 +13,7 @@ import threading
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from torrent_client.cli.arguments import MILESTONES, parse
 from torrent_client.cli.exit_codes import ExitCode, exit_code
@@ -95,12 +95,21 @@ def _run_command(options: Namespace) -> int:
     return run_it(options)
 
 
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is at the moment: a picture in place puts itself there, and lines go above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def _set_up_logging(options: Namespace) -> None:
     """Send warnings to standard error and everything to the log file; details with -v."""
     root = logging.getLogger("torrent_client")
     level = logging.DEBUG if getattr(options, "verbose", False) else logging.INFO
     root.setLevel(level)
-    console = logging.StreamHandler()
+    console = _StderrHandler()
     console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     quiet = getattr(options, "quiet", False)
     console.setLevel(logging.CRITICAL if quiet else level if level == logging.DEBUG else logging.WARNING)
