@@ -1,7 +1,6 @@
 """A magnet link from its text to its files: what is kept between runs, and what is said meanwhile."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from hashlib import sha1
 from pathlib import Path
 
@@ -45,7 +44,7 @@ def seed(tmp_path: Path, torrent: TorrentFile) -> Iterator[PeerAddress]:
 
 def run(tmp_path: Path, link: MagnetLink, **options: object) -> MagnetDownload:
     """Run a link until it is over, with a state directory, and return what it was."""
-    choices = replace(DownloadOptions(tmp_path / "out", tmp_path / "state"), **options)  # type: ignore[arg-type]
+    choices = DownloadOptions(tmp_path / "out", tmp_path / "state")._replace(**options)  # type: ignore[arg-type]
     with Session(CONFIG) as session:
         download = session.add(link, choices)
         assert isinstance(download, MagnetDownload)

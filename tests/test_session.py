@@ -35,7 +35,7 @@ def make(tmp_path: Path, name: str, *, complete: bool = True, seed: int = 0, **o
     if complete:
         (directory / f"{name}.bin").write_bytes(data)
     torrent = torrent_of(data, name=f"{name}.bin")
-    return Job(torrent, replace(DownloadOptions(directory, tmp_path / "state", seed=True), **options))  # type: ignore[arg-type]
+    return Job(torrent, DownloadOptions(directory, tmp_path / "state", seed=True)._replace(**options))  # type: ignore[arg-type]
 
 
 def is_seeding(manager: DownloadManager) -> bool:
@@ -92,7 +92,7 @@ def test_dialled_connections_count_as_well_and_a_torrent_says_what_it_waits_for(
     """One torrent's only connection leaves none for the other, which does not dial until it is free."""
     slow = make(tmp_path, "slow", complete=False, seed=1)
     with black_hole() as hole, serving(seeder(torrent_of(payload(SIZE, 2), name="b.bin"), payload(SIZE, 2))) as servers:
-        slow = Job(slow.torrent, replace(slow.options, given_peers=(hole,)))
+        slow = Job(slow.torrent, slow.options._replace(given_peers=(hole,)))
         config = replace(CONFIG, max_peers_total=1, connect_timeout=1.0)
         with Session(config) as session:
             session.add(*slow)
@@ -140,7 +140,7 @@ def test_the_same_torrent_twice_is_refused_before_anything_begins(tmp_path: Path
 def test_a_torrent_that_cannot_start_owns_nothing(tmp_path: Path) -> None:
     """A slip in the choice of files can be mended, and nothing of the others has begun."""
     job, other = make(tmp_path, "a"), make(tmp_path, "b", seed=1)
-    wrong = Job(job.torrent, replace(job.options, files=FileSelection(selected=((9, 9),))))
+    wrong = Job(job.torrent, job.options._replace(files=FileSelection(selected=((9, 9),))))
     with Session(CONFIG) as session:
         with pytest.raises(SelectionError):
             session.add_all([other, wrong])
@@ -152,8 +152,8 @@ def test_two_torrents_that_would_write_one_file_are_refused(tmp_path: Path) -> N
     """The same name in the same directory, though named another way; in another directory it is fine."""
     one, other = make(tmp_path, "a", seed=1), make(tmp_path, "a", seed=2)
     (tmp_path / "link").symlink_to(tmp_path / "a")
-    other = Job(other.torrent, replace(other.options, output=tmp_path / "link"))
-    elsewhere = Job(other.torrent, replace(other.options, output=tmp_path / "elsewhere"))
+    other = Job(other.torrent, other.options._replace(output=tmp_path / "link"))
+    elsewhere = Job(other.torrent, other.options._replace(output=tmp_path / "elsewhere"))
     with Session(CONFIG) as session:
         with pytest.raises(TorrentConflict, match="would write the same file"):
             session.add_all([one, other])

@@ -49,7 +49,7 @@ from dataclasses import dataclass
 from itertools import islice
 from math import isqrt
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 from torrent_client.config import KIB, MIB
 
@@ -108,8 +108,7 @@ at least 60 s; Mainline replaces two of four every 30 s, which amounts to the sa
 _NEVER: Final = float("-inf")
 
 
-@dataclass(frozen=True, slots=True)
-class PeerView:
+class PeerView(NamedTuple):
     """What the choker looks at.
 
     Attributes:

@@ -5,16 +5,15 @@ Thread: none (immutable).
 Lock: none.
 """
 
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from torrent_client.file_selection import ALL_FILES, FileSelection
 from torrent_client.seeding_goals import SeedingGoals
 from torrent_client.tracker_client import PeerAddress
 
 
-@dataclass(frozen=True, slots=True)
-class DownloadOptions:
+class DownloadOptions(NamedTuple):
     """What the user may choose for one torrent.
 
     Attributes:
@@ -41,7 +40,7 @@ class DownloadOptions:
     files: FileSelection = ALL_FILES
     given_peers: tuple[PeerAddress, ...] = ()
     web_seeds: tuple[str, ...] = ()
-    goals: SeedingGoals = field(default_factory=SeedingGoals)
+    goals: SeedingGoals = SeedingGoals()
     max_download_rate: float = 0.0
     max_upload_rate: float = 0.0
     read_only: bool = False

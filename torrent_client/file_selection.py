@@ -16,7 +16,6 @@ Lock: none.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -41,8 +40,7 @@ class FileRange(NamedTuple):
     last: int
 
 
-@dataclass(frozen=True, slots=True)
-class FileSelection:
+class FileSelection(NamedTuple):
     """What the user said about files; nothing means all of them.
 
     Attributes:

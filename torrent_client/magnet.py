@@ -18,8 +18,7 @@ Lock: none.
 import base64
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, quote
 
 from torrent_client.config import MAX_FILES
@@ -35,8 +34,7 @@ MAX_PARAMETERS: Final = 1000
 """Parameters of a link at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class MagnetLink:
+class MagnetLink(NamedTuple):
     """What a magnet link says.
 
     Attributes:
@@ -86,7 +84,7 @@ class MagnetLink:
 
     def with_trackers(self, tiers: Sequence[Sequence[str]]) -> "MagnetLink":
         """Return the link with more trackers, behind those that it has."""
-        return replace(self, trackers=tuple(dict.fromkeys([*self.trackers, *(url for tier in tiers for url in tier)])))
+        return self._replace(trackers=tuple(dict.fromkeys([*self.trackers, *(url for tier in tiers for url in tier)])))
 
     @property
     def display_name(self) -> str:

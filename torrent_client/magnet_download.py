@@ -16,7 +16,6 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from hashlib import sha1
 from pathlib import Path
 from threading import BoundedSemaphore, Event, Lock, Thread
@@ -298,7 +297,7 @@ def _with_link(options: DownloadOptions, link: MagnetLink) -> DownloadOptions:
     if link.selected and not files.selected:
         files = FileSelection(link.selected, files.priorities, files.first_last)
     peers = tuple(dict.fromkeys((*options.given_peers, *link.peers)))
-    return replace(options, files=files, given_peers=peers)
+    return options._replace(files=files, given_peers=peers)
 
 
 def _save_torrent(directory: Path, torrent: TorrentFile, data: bytes) -> Path:

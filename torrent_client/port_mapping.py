@@ -20,9 +20,8 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from threading import Event, Thread
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from torrent_client.errors import PortMappingError
 from torrent_client.text import printable
@@ -51,8 +50,7 @@ DOUBLE_NAT: Final = "that is no public address: the router is behind another one
 DESCRIPTION: Final = "torrent-client"
 
 
-@dataclass(frozen=True, slots=True)
-class PortMapStatus:
+class PortMapStatus(NamedTuple):
     """What is known of the mapping.
 
     Attributes:
@@ -78,7 +76,7 @@ class PortMapStatus:
 
     def as_values(self) -> dict[str, Any]:
         """Return it as values that JSON knows."""
-        return asdict(self)
+        return self._asdict()
 
 
 class Gateway(Protocol):

@@ -11,7 +11,7 @@ Thread: pure.
 Lock: none.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from torrent_client.text import format_duration
 
@@ -26,8 +26,7 @@ def share_ratio(uploaded: int, size: int) -> float:
     return uploaded / size if size else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class SeedingGoals:
+class SeedingGoals(NamedTuple):
     """What ends seeding, whichever comes first; nothing by default.
 
     Attributes:

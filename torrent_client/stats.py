@@ -5,9 +5,8 @@ Thread: made in any, immutable.
 Lock: none.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from torrent_client.announcer import TrackerStatus
 from torrent_client.text import format_duration, printable
@@ -28,8 +27,7 @@ class TorrentState(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True)
-class PeerStats:
+class PeerStats(NamedTuple):
     """One connected peer.
 
     Attributes:
@@ -59,8 +57,7 @@ class PeerStats:
     encrypted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class WebSeedStats:
+class WebSeedStats(NamedTuple):
     """One web seed.
 
     Attributes:
@@ -88,8 +85,7 @@ class WebSeedStats:
     source: str = "web"
 
 
-@dataclass(frozen=True, slots=True)
-class TorrentStats:
+class TorrentStats(NamedTuple):
     """Everything about one torrent at one moment.
 
     Attributes:

@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import sha1
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, NamedTuple
 
 from torrent_client.config import MAX_FILES, MAX_PIECES, MAX_TORRENT_SIZE
 from torrent_client.errors import BencodeError, MetainfoError
@@ -46,8 +46,7 @@ MAX_TOTAL_LENGTH: Final = 1 << 50
 """Bytes of a torrent at most, 1 PiB: keeps every sum and offset within what a file system takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileEntry:
+class FileEntry(NamedTuple):
     """One file of a torrent.
 
     Attributes:
@@ -178,7 +177,7 @@ class TorrentFile:
         Args:
             name: one path component, the user's own choice.
         """
-        files = (replace(file, path=PurePosixPath(name, *file.path.parts[1:])) for file in self.files)
+        files = (file._replace(path=PurePosixPath(name, *file.path.parts[1:])) for file in self.files)
         return replace(self, files=tuple(files))
 
 

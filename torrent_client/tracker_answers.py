@@ -7,7 +7,6 @@ Lock: none.
 
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from socket import AddressFamily
 from struct import iter_unpack
 from typing import NamedTuple, Protocol
@@ -34,8 +33,7 @@ class Progress(NamedTuple):
     left: int
 
 
-@dataclass(frozen=True, slots=True)
-class AnnounceResponse:
+class AnnounceResponse(NamedTuple):
     """A tracker's answer.
 
     Attributes:

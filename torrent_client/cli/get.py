@@ -273,8 +273,11 @@ def _view(options: Namespace) -> View:
 
 def _as_values(kind: str, stats: TorrentStats, session: Session) -> dict[str, Any]:
     """Return a snapshot as values that JSON knows; the piece states only as their counts, times as seconds from now."""
-    value = dataclasses.asdict(stats)
+    value = stats._asdict()
     del value["piece_states"]
+    value["peers"] = [peer._asdict() for peer in stats.peers]
+    value["web_seeds"] = [web_seed._asdict() for web_seed in stats.web_seeds]
+    value["trackers"] = [dataclasses.asdict(tracker) for tracker in stats.trackers]
     for tracker in value["trackers"]:
         tracker["next_in"] = round(max(0.0, tracker.pop("next_announce") - time.monotonic()), 1)
     limits = {"max_download_rate": session.limits.download.rate, "max_upload_rate": session.limits.upload.rate}
