@@ -14,7 +14,7 @@ from torrent_client.metadata_fetcher import (
     MetadataFetcher,
     MetadataProgress,
 )
-from torrent_client.metadata_server import TIMES_SERVED, MetadataServer
+from torrent_client.metadata_server import MAX_WAITING, TIMES_SERVED, MetadataServer
 from torrent_client.protocol.extensions import ExtendedHandshake
 from torrent_client.protocol.metadata import METADATA_PIECE, MetadataKind, MetadataMessage
 
@@ -29,6 +29,8 @@ class SpeakingPeer:
     def __init__(self, size: int | None = len(INFO)) -> None:
         self.hello = ExtendedHandshake(extensions={"ut_metadata": 3}, metadata_size=size)
         self.sent: list[MetadataMessage] = []
+        self.connection = self
+        self.waiting = 0  # messages that it has not read yet
 
     def send_extended(self, extension: str, payload: bytes) -> None:
         assert extension == "ut_metadata"
@@ -261,6 +263,15 @@ def test_the_server_gives_every_piece_and_rejects_others() -> None:
     assert b"".join(message.data for message in peer.sent[:3]) == INFO
     assert {message.total_size for message in peer.sent[:3]} == {len(INFO)}
     assert peer.sent[3] == MetadataMessage(MetadataKind.REJECT, 3)
+
+
+def test_a_peer_that_asks_and_does_not_read_gets_no_more_until_it_does() -> None:
+    """What waits for it is in our memory, and the metadata may have 10 MiB."""
+    server, peer = MetadataServer(INFO), SpeakingPeer()
+    request = MetadataMessage(MetadataKind.REQUEST, 0).encode()
+    for peer.waiting in (MAX_WAITING - 1, MAX_WAITING, 0):
+        server.received(peer, request)  # type: ignore[arg-type]
+    assert [message.kind for message in peer.sent] == [MetadataKind.DATA, MetadataKind.REJECT, MetadataKind.DATA]
 
 
 def test_the_server_does_not_serve_a_flood() -> None:

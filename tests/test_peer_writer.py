@@ -119,6 +119,16 @@ def test_messages_arrive_in_order(rig: Rig) -> None:
     assert rig.receive(4) == [Interested(), A, B, Have(7)]
 
 
+def test_what_waits_is_counted(rig: Rig) -> None:
+    """Until the writer takes it."""
+    writer = rig.start_held()
+    for index in range(3):
+        writer.send_message(Have(index))
+    assert writer.waiting == 3
+    rig.gate.set()
+    wait_until(lambda: writer.waiting == 0)
+
+
 def test_blocks_arrive_in_the_order_of_their_requests(rig: Rig) -> None:
     """And their bytes are counted."""
     writer = rig.start(Config())

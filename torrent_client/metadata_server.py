@@ -17,8 +17,11 @@ from torrent_client.protocol.metadata import (
 )
 
 TIMES_SERVED: Final = 2
-"""How often a peer gets the whole metadata, in pieces of its choice; once is enough, and what it does not read waits
-in our memory."""
+"""How often a peer gets the whole metadata, in pieces of its choice; once is enough."""
+
+MAX_WAITING: Final = 64
+"""Messages that wait to be sent to a peer, above which it gets no piece more: 1 MiB. Who asks for all and reads nothing
+would fill our memory, on each of its connections. libtorrent holds back from 160 KiB on."""
 
 
 class MetadataServer:
@@ -49,7 +52,8 @@ class MetadataServer:
         if message is None or message.kind is not MetadataKind.REQUEST:
             return
         served = self._served.get(peer, 0)
-        if message.piece >= self._pieces or served >= TIMES_SERVED * self._pieces:
+        has_had_enough = served >= TIMES_SERVED * self._pieces or peer.connection.waiting >= MAX_WAITING
+        if message.piece >= self._pieces or has_had_enough:
             answer = MetadataMessage(MetadataKind.REJECT, message.piece)
         else:
             self._served[peer] = served + 1

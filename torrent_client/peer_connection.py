@@ -285,6 +285,11 @@ class PeerConnection:
         if self._writer:
             self._writer.send(data, may_wait=may_wait)
 
+    @property
+    def waiting(self) -> int:
+        """How many messages wait to be sent, blocks not among them."""
+        return self._writer.waiting if self._writer else 0
+
     def upload(self, *requests: Request) -> int:
         """Queue blocks that the peer asked for; return how many are queued."""
         return self._writer.upload(*requests) if self._writer else 0

@@ -138,6 +138,11 @@ class PeerWriter:
             if request in self._uploads:
                 self._drop_upload(request)
 
+    @property
+    def waiting(self) -> int:
+        """How many messages wait to be sent, blocks not among them."""
+        return len(self._messages)
+
     def close(self) -> None:
         """Let the writer thread end; the socket is shut down by the connection."""
         with self._wake:
