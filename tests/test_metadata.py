@@ -16,7 +16,7 @@ from torrent_client.metadata_fetcher import (
 )
 from torrent_client.metadata_server import MAX_WAITING, TIMES_SERVED, MetadataServer
 from torrent_client.protocol.extensions import ExtendedHandshake
-from torrent_client.protocol.metadata import METADATA_PIECE, MetadataKind, MetadataMessage
+from torrent_client.protocol.metadata import MAX_REFUSALS, METADATA_PIECE, MetadataKind, MetadataMessage
 
 INFO = payload(2 * METADATA_PIECE + 100)
 HASH = sha1(INFO).digest()
@@ -254,6 +254,19 @@ def test_we_reject_requests_while_we_have_nothing(rig: Rig) -> None:
     peer = SpeakingPeer()
     rig.fetcher.received(peer, MetadataMessage(MetadataKind.REQUEST, 0).encode())  # type: ignore[arg-type]
     assert peer.sent == [MetadataMessage(MetadataKind.REJECT, 0)]
+
+
+def test_who_asks_again_and_again_is_left(rig: Rig) -> None:
+    """By those who have the metadata, and by those who have not; a megabyte of requests comes in one read."""
+    server, request = MetadataServer(INFO), MetadataMessage(MetadataKind.REQUEST, PIECES).encode()
+    for asked in (server, rig.fetcher):
+        peer = SpeakingPeer()
+        for _ in range(MAX_REFUSALS):
+            asked.received(peer, request)  # type: ignore[arg-type]
+        with pytest.raises(ProtocolViolation, match="again and again"):
+            asked.received(peer, request)  # type: ignore[arg-type]
+        asked.left(peer)  # type: ignore[arg-type]
+        asked.received(peer, request)  # type: ignore[arg-type]
 
 
 def test_the_server_gives_every_piece_and_rejects_others() -> None:

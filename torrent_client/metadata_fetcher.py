@@ -24,6 +24,7 @@ from torrent_client.config import MIB
 from torrent_client.errors import ProtocolViolation
 from torrent_client.peer import Peer
 from torrent_client.protocol.metadata import (
+    MAX_REFUSALS,
     METADATA_EXTENSION,
     METADATA_PIECE,
     MetadataKind,
@@ -102,6 +103,7 @@ class MetadataFetcher:
         self._spoilt: set[int] = set()  # sizes of which a shared attempt has failed
         self._asked: dict[Peer, dict[int, float]] = {}  # piece, and when
         self._not_before: dict[Peer, float] = {}
+        self._refused: dict[Peer, int] = {}  # requests; each count has one writer, the peer's worker
         self._is_done = False
 
     def progress(self) -> MetadataProgress:
@@ -130,12 +132,15 @@ class MetadataFetcher:
         """Take a piece, a rejection, or a request, which we cannot answer.
 
         Raises:
-            ProtocolViolation: it is no message of BEP 9, or not the piece that was asked for.
+            ProtocolViolation: it is no message of BEP 9, not the piece that was asked for, or a request too many.
         """
         message = MetadataMessage.decode(payload)
         if message is None:
             return
         if message.kind is MetadataKind.REQUEST:
+            self._refused[peer] = self._refused.get(peer, 0) + 1
+            if self._refused[peer] > MAX_REFUSALS:
+                raise ProtocolViolation("it asks for metadata again and again")
             peer.send_extended(self.name, MetadataMessage(MetadataKind.REJECT, message.piece).encode())
             return
         metadata, liar = None, None
@@ -159,6 +164,7 @@ class MetadataFetcher:
             size = self._sizes.pop(peer, None)
             self._asked.pop(peer, None)
             self._not_before.pop(peer, None)
+            self._refused.pop(peer, None)
             self._attempts.pop((size, peer), None)
 
     def tick(self, now: float) -> None:

@@ -2,13 +2,15 @@
 
 Spec: BEP 9.
 Thread: a peer's worker.
-Lock: none; each peer's count has one writer.
+Lock: none; each peer's counts have one writer.
 """
 
 from typing import Final
 
+from torrent_client.errors import ProtocolViolation
 from torrent_client.peer import Peer
 from torrent_client.protocol.metadata import (
+    MAX_REFUSALS,
     METADATA_EXTENSION,
     METADATA_PIECE,
     MetadataKind,
@@ -38,6 +40,7 @@ class MetadataServer:
         self._info = info
         self._pieces = metadata_pieces(len(info))
         self._served: dict[Peer, int] = {}
+        self._refused: dict[Peer, int] = {}
 
     def greeted(self, peer: Peer) -> None:
         """Wait for its requests."""
@@ -46,7 +49,7 @@ class MetadataServer:
         """Answer a request with data, or with a rejection.
 
         Raises:
-            ProtocolViolation: it is no message of BEP 9.
+            ProtocolViolation: it is no message of BEP 9, or one of far too many.
         """
         message = MetadataMessage.decode(payload)
         if message is None or message.kind is not MetadataKind.REQUEST:
@@ -54,6 +57,9 @@ class MetadataServer:
         served = self._served.get(peer, 0)
         has_had_enough = served >= TIMES_SERVED * self._pieces or peer.connection.waiting >= MAX_WAITING
         if message.piece >= self._pieces or has_had_enough:
+            self._refused[peer] = self._refused.get(peer, 0) + 1
+            if self._refused[peer] > MAX_REFUSALS:
+                raise ProtocolViolation("it asks for metadata again and again")
             answer = MetadataMessage(MetadataKind.REJECT, message.piece)
         else:
             self._served[peer] = served + 1
@@ -65,6 +71,7 @@ class MetadataServer:
     def left(self, peer: Peer) -> None:
         """Forget how much it got."""
         self._served.pop(peer, None)
+        self._refused.pop(peer, None)
 
     def tick(self, now: float) -> None:
         """Wait for requests."""

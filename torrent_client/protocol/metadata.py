@@ -23,6 +23,10 @@ METADATA_EXTENSION: Final = "ut_metadata"
 METADATA_PIECE: Final = BLOCK_SIZE
 """Bytes of every piece of the metadata but the last (BEP 9)."""
 
+MAX_REFUSALS: Final = 1000
+"""Requests of a peer that are refused before it is left: 10 MiB of metadata has 640 pieces, and to read a megabyte of
+such requests, which come in one read, takes a second."""
+
 MAX_ITEMS: Final = 100
 """Tokens in a message's dictionary at most; real ones have 8."""
 
