@@ -1,5 +1,6 @@
 """A magnet link from its text to its files: what is kept between runs, and what is said meanwhile."""
 
+import os
 from collections.abc import Iterator
 from hashlib import sha1
 from pathlib import Path
@@ -85,6 +86,37 @@ def test_what_has_a_name_is_called_by_it(tmp_path: Path, torrent: TorrentFile, s
     link = MagnetLink(torrent.info_hash, peers=(seed,))
     stats = run(tmp_path, link, metadata_only=True).stats()
     assert summary_line(stats) == "a.bin: the metadata is there"
+
+
+def test_the_torrent_is_saved_under_a_name_that_is_free_whatever_has_the_first_one(
+    tmp_path: Path, torrent: TorrentFile, seed: PeerAddress
+) -> None:
+    """Nobody ever writes into that pipe, so that reading it would take for ever."""
+    link, out = MagnetLink(torrent.info_hash, peers=(seed,)), tmp_path / "out"
+    out.mkdir()
+    os.mkfifo(out / "a.bin.torrent")
+    for _ in range(2):
+        saved_as = run(tmp_path, link, metadata_only=True, save_torrent=True).saved_as
+        assert saved_as is not None
+        assert TorrentFile.from_file(saved_as).info == torrent.info
+    (out / "a.bin.torrent").unlink()
+    assert run(tmp_path, link, metadata_only=True, save_torrent=True).saved_as == out / "a.bin.torrent"
+    assert run(tmp_path, link, metadata_only=True, save_torrent=True).saved_as == out / "a.bin.torrent"
+
+
+def test_who_lied_about_the_metadata_stays_banned(tmp_path: Path, torrent: TorrentFile, seed: PeerAddress) -> None:
+    """In the download itself, too, which is a swarm of its own."""
+    liar = PeerAddress("192.0.2.9", 7)
+    with Session(CONFIG) as session:
+        download = session._download(Job(MagnetLink(torrent.info_hash, peers=(seed,)), DownloadOptions(tmp_path / "o")))
+        assert isinstance(download, MagnetDownload)
+        download._stage.swarm.ban([liar], "it lied")
+        download.start()
+        try:
+            wait_until(lambda: download.is_over)
+            assert download.stats().banned == 1
+        finally:
+            download.stop()
 
 
 def test_given_peers_are_known_from_the_beginning(tmp_path: Path) -> None:

@@ -239,6 +239,7 @@ class MagnetDownload:
         if torrent.is_private:
             self._discovery.restrict()
         manager = self._make_manager(torrent, self.options, self._discovery)
+        manager.swarm.pool.ban_as(self._stage.swarm.pool)  # who lied about the metadata
         for address, source in self._stage.swarm.pool.addresses().items():
             if not torrent.is_private or source not in PUBLIC_SOURCES:
                 manager.swarm.pool.add([address], source)
@@ -310,7 +311,7 @@ def _save_torrent(directory: Path, torrent: TorrentFile, data: bytes) -> Path:
     path = directory / f"{name}.torrent"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        if path.exists() and path.read_bytes() == data:
+        if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
             return path
         number = 0
         while True:

@@ -161,6 +161,13 @@ class PeerPool:
         with self._lock:
             self._banned.add(_ban_key(address))
 
+    def ban_as(self, other: "PeerPool") -> None:
+        """Ban whom another pool has banned: that of a magnet link's first stage."""
+        with other._lock:
+            banned = set(other._banned)
+        with self._lock:
+            self._banned |= banned
+
     def is_banned(self, address: PeerAddress) -> bool:
         """Tell whether a peer is banned."""
         with self._lock:
