@@ -77,14 +77,14 @@ def test_dialling_comes_next(connecting: int, told: str) -> None:
     ("known_peers", "next_dial_in", "told"),
     [
         (1, 9.6, "none of 1 known peer could be reached; trying again in 10 s"),
-        (7, 0.0, "none of 7 known peers could be reached; trying again in 0 s"),
-        (7, -3.0, "none of 7 known peers could be reached; trying again in 0 s"),
+        (7, 0.0, "about to dial 7 known peers"),
+        (7, -3.0, "about to dial 7 known peers"),
     ],
 )
 def test_peers_that_cannot_be_reached_are_told_with_the_next_try(
     known_peers: int, next_dial_in: float, told: str
 ) -> None:
-    """Addresses are known, but nobody answers there; a time that has passed is now."""
+    """Addresses are known, but nobody answers there; when a time has passed and nothing has failed, it is now."""
     assert reason(trackers=(tracker("a"),), known_peers=known_peers, next_dial_in=next_dial_in) == told
 
 

@@ -185,6 +185,8 @@ def waiting_reason(
         return obstacle
     if connecting:
         return f"connecting to {_count(connecting, 'peer')}"
+    if known_peers and next_dial_in is not None and next_dial_in <= 0 and not failure:
+        return f"about to dial {_count(known_peers, 'known peer')}"
     if known_peers and next_dial_in is not None:
         tries = f"trying again in {format_duration(max(0.0, next_dial_in))}"
         last = f" ({printable(failure, MAX_FAILURE_LENGTH)})" if failure else ""
