@@ -38,7 +38,7 @@ from torrent_client.tracker_client import (
     generate_peer_id,
     parse_announce,
 )
-from torrent_client.tracker_url import check_tracker_url, redirected
+from torrent_client.tracker_url import Endpoint, check_tracker_url, redirected
 
 HASH = bytes(range(20))
 PEER_ID = b"-PC0001-abcdefghijkl"
@@ -743,3 +743,17 @@ def test_a_refused_url_is_not_asked() -> None:
     with Tracker(ok(EMPTY)) as tracker:
         assert "must be at /announce" in refusal(tracker.url.replace("/announce", "/admin"))
     assert not tracker.peers
+
+
+def test_an_address_of_a_kind_that_the_system_lacks_is_passed_over() -> None:
+    """A machine without IPv6, and a tracker that has both: what is left is asked."""
+    from torrent_client.http_connection import WatchedAdapter
+
+    with socket.create_server((LOOPBACK, 0)) as server:
+        good = Endpoint(socket.AF_INET, server.getsockname())
+        lacking = Endpoint(socket.AF_UNSPEC, ("2001:db8::1", 80))  # no socket can be of that
+        watched: list[socket.socket] = []
+        with WatchedAdapter([lacking, good], watched.append, 5.0)._connect() as sock:
+            assert sock.getpeername() == server.getsockname()
+    for copy in watched:
+        copy.close()

@@ -59,7 +59,11 @@ class WatchedAdapter(HTTPAdapter):
         """Connect to the first address that lets us."""
         problem: OSError | None = None
         for endpoint in self._endpoints:
-            sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
+            try:
+                sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
+            except OSError as error:  # IPv6 that the system does not have
+                problem = error
+                continue
             try:
                 self._watch(sock.dup())
                 sock.settimeout(self._connect_timeout)
