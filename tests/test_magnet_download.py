@@ -104,6 +104,23 @@ def test_the_torrent_is_saved_under_a_name_that_is_free_whatever_has_the_first_o
     assert run(tmp_path, link, metadata_only=True, save_torrent=True).saved_as == out / "a.bin.torrent"
 
 
+def test_the_limits_hold_for_the_metadata_as_well(
+    tmp_path: Path, torrent: TorrentFile, seed: PeerAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have 10 MiB, and a peer may send more than that, unasked."""
+    booked: list[int] = []
+    with Session(CONFIG) as session:
+        options = DownloadOptions(tmp_path / "o", metadata_only=True)
+        download = session._download(Job(MagnetLink(torrent.info_hash, peers=(seed,)), options))
+        monkeypatch.setattr(download.limits.download, "book", lambda count: booked.append(count) or 0.0)
+        download.start()
+        try:
+            wait_until(lambda: download.is_over)
+        finally:
+            download.stop()
+    assert sum(booked) > len(torrent.info)
+
+
 def test_who_lied_about_the_metadata_stays_banned(tmp_path: Path, torrent: TorrentFile, seed: PeerAddress) -> None:
     """In the download itself, too, which is a swarm of its own."""
     liar = PeerAddress("192.0.2.9", 7)

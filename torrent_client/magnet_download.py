@@ -95,7 +95,7 @@ class MagnetDownload:
         self._clock = clock
         self._started_at = clock()
         self._stage = MetadataDownload(
-            link.info_hash, peer_id, port, config, discovery, self.options.given_peers, slots, clock
+            link.info_hash, peer_id, port, config, discovery, self.options.given_peers, slots, limits, clock
         )
         self._thread = Thread(target=self._run, name="metadata", daemon=True)
         self._handover = Lock()

@@ -25,6 +25,7 @@ from torrent_client.peer_connection import PeerConnection
 from torrent_client.peer_exchange import PeerExchange
 from torrent_client.peer_extensions import Extension, PeerExtensions
 from torrent_client.protocol.messages import Extended, Handshake, HaveNone, Message, Port
+from torrent_client.rate_limiter import Limits
 from torrent_client.swarm import PeerCallbacks, Swarm
 from torrent_client.tracker_client import PeerAddress, Progress
 
@@ -46,6 +47,7 @@ class MetadataDownload:
         discovery: looks for peers.
         given_peers: addresses to ask at once.
         slots: one for each connection that all torrents of a session may have together.
+        limits: bytes per second of this torrent.
         clock: monotonic seconds.
     """
 
@@ -58,6 +60,7 @@ class MetadataDownload:
         discovery: Discovery,
         given_peers: Sequence[PeerAddress],
         slots: BoundedSemaphore | None = None,
+        limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Build the parts; `run` brings them to life."""
@@ -65,6 +68,7 @@ class MetadataDownload:
         self._peer_id = peer_id
         self._config = config
         self._discovery = discovery
+        self._limits = limits
         self._clock = clock
         self._metadata: bytes | None = None
         self._wake = Event()
@@ -134,6 +138,7 @@ class MetadataDownload:
             extensions=True,
             fast=True,
             dht=self._discovery.uses_dht,
+            limits=self._limits,
             config=self._config,
         )
 
