@@ -17,6 +17,8 @@ Thread: the PieceManager's callers.
 Lock: none; used under the PieceManager's lock.
 """
 
+import math
+
 from torrent_client.active_piece import ActivePiece, PeerKey
 from torrent_client.config import BLOCK_SIZE, Config
 from torrent_client.piece_picker import PiecePicker
@@ -27,6 +29,10 @@ from torrent_client.request_book import PeerRecord, RequestBook
 REQUEST_BATCH = 4
 """A peer is asked again when a quarter of its depth is free: waking its writer costs more than a block,
 and three quarters in flight still hide the round trip."""
+
+COUNT_INTERVAL = 0.05
+"""Seconds between two looks at how many pipelines are deep: a download from this very machine is over in a few, and to
+look each time would cost more than it saves."""
 
 
 class BlockPicker:
@@ -52,10 +58,13 @@ class BlockPicker:
         self._picker = picker
         self._config = config
         self._sequential = sequential
+        self._deepest = config.max_queue_depth
+        self._next_count = -math.inf
         self.max_active = max(4, config.piece_buffer_budget // table.piece_length)
 
     def next_requests(self, peer: PeerRecord, depth: int, now: float) -> list[Request]:
         """Choose the blocks to ask a peer for, so that `depth` are in flight; they count as asked for."""
+        depth = min(depth, self._share(now))
         room = depth - len(peer.in_flight)
         if room < max(1, depth // REQUEST_BATCH):
             return []
@@ -74,6 +83,15 @@ class BlockPicker:
         return requests
 
     # --- which piece -----------------------------------------------------------------------------
+
+    def _share(self, now: float) -> int:
+        """Return how deep a pipeline may be, where others are deep as well."""
+        if now >= self._next_count:
+            self._next_count = now + COUNT_INTERVAL
+            least = self._config.least_share
+            deep = sum(len(peer.in_flight) >= least for peer in self._book.peers.values())
+            self._deepest = max(least, self._config.max_in_flight // max(1, deep))
+        return self._deepest
 
     def _choose_piece(self, peer: PeerRecord, depth: int) -> ActivePiece | None:
         """Return a piece with blocks to ask this peer for, or None; see the module's text for the order."""
