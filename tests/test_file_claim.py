@@ -95,7 +95,7 @@ def test_a_second_process_says_so_and_touches_nothing(tmp_path: Path) -> None:
         wait_until(lambda: any(report["state"] == "downloading" for report in first.reports()))
         with running_client(tmp_path / "two", source, out, "--port", "0") as second:
             assert second.wait(20) == 2
-        assert "another process of this client is writing" in second.last_report()["error"]
+        assert "another process of this client is using" in second.last_report()["error"]
         assert [entry.name for entry in out.iterdir()] == ["file.bin"]
     with running_client(tmp_path / "three", source, out, "--port", "0") as third:
         wait_until(lambda: any(report["state"] == "downloading" for report in third.reports()))

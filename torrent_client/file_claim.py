@@ -50,7 +50,7 @@ class FileClaim:
         except BlockingIOError as error:
             self.release()
             raise TorrentConflict(
-                f"another process of this client is writing {printable(str(self._path), 1000)}: "
+                f"another process of this client is using {printable(str(self._path), 1000)}: "
                 "stop it, or choose another directory with -o"
             ) from error
         except OSError:  # the file system has no locks

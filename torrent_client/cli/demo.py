@@ -46,8 +46,8 @@ def demo(options: Namespace) -> int:
         _say(options, f"making {format_size(options.size)} of random data and a torrent of it")
         torrent_path = _make_torrent(folder, options.size, tracker.announce_url)
         _say(options, f"tracker at {tracker.announce_url}; starting {SEEDERS} seeders")
-        with _seeders(folder, torrent_path, options.rate):
-            _wait_for_seeders(tracker, TorrentFile.from_file(torrent_path))
+        with _seeders(folder, torrent_path, options.rate) as seeders:
+            _wait_for_seeders(tracker, TorrentFile.from_file(torrent_path), seeders)
             flags = [flag for flag in ("json", "quiet", "verbose") if getattr(options, flag)]
             code = get(
                 parse(
@@ -83,16 +83,16 @@ def _make_torrent(folder: Path, size: int, announce_url: str) -> Path:
 
 
 @contextmanager
-def _seeders(folder: Path, torrent_path: Path, rate: float) -> Iterator[None]:
-    """Run the seeding processes inside the block."""
+def _seeders(folder: Path, torrent_path: Path, rate: float) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Run the seeding processes, which only read the file that they share, inside the block."""
     main = Path(__file__).parents[2] / "main.py"
-    command = [sys.executable, str(main), str(torrent_path), "-o", str(folder / "seed"), "--seed", "-q"]
+    command = [sys.executable, str(main), "seed", str(torrent_path), "--data", str(folder / "seed" / FILE_NAME), "-q"]
     command += ["--no-portmap", "--no-lsd", "--no-dht", "--port", "0", "--max-upload-rate", f"{rate:.0f}"]
     processes = [
         subprocess.Popen([*command, "--state-dir", str(folder / f"state-{number}")]) for number in range(SEEDERS)
     ]
     try:
-        yield
+        yield processes
     finally:
         for process in processes:
             process.terminate()
@@ -100,7 +100,7 @@ def _seeders(folder: Path, torrent_path: Path, rate: float) -> Iterator[None]:
             process.wait()
 
 
-def _wait_for_seeders(tracker: LocalTracker, torrent: TorrentFile) -> None:
+def _wait_for_seeders(tracker: LocalTracker, torrent: TorrentFile, seeders: list[subprocess.Popen[bytes]]) -> None:
     """Wait until the tracker knows all seeders.
 
     Raises:
@@ -108,14 +108,14 @@ def _wait_for_seeders(tracker: LocalTracker, torrent: TorrentFile) -> None:
     """
     observer = TrackerClient(tracker.announce_url, torrent.info_hash, generate_peer_id(), 1)
     deadline = time.monotonic() + SEEDERS_READY_LIMIT
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and all(seeder.poll() is None for seeder in seeders):
         try:
             if (observer.announce(Progress(0, 0, 1), "stopped", num_want=0).seeders or 0) >= SEEDERS:
                 return
         except TrackerError as error:
             raise TorrentError(f"the demo's tracker: {error}") from error
         time.sleep(0.05)
-    raise TorrentError("the demo's seeders did not start; run one by hand to see why")
+    raise TorrentError("the demo's seeders did not come up; what they said stands above")
 
 
 def _compare(options: Namespace, folder: Path) -> None:
