@@ -6,6 +6,7 @@ they belong to ends, and pyproject.toml turns every warning into a failure.
 
 import gc
 import random
+import signal
 import zlib
 from collections.abc import Callable, Iterator
 
@@ -20,6 +21,9 @@ from torrent_client.port_mapping import Gateway
 # A loaded machine makes single examples slow; pytest-timeout is what stops a test that hangs.
 hypothesis.settings.register_profile("repository", hypothesis.settings(), deadline=None)
 hypothesis.settings.load_profile("repository")
+
+# A shell's background jobs ignore Ctrl-C, and so would every program that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
