@@ -33,7 +33,7 @@ from hashlib import sha1
 from random import Random
 from threading import Lock
 
-from torrent_client.active_piece import ActivePiece, PeerKey
+from torrent_client.active_piece import PeerKey
 from torrent_client.bitfield import Bitfield
 from torrent_client.block_picker import BlockPicker
 from torrent_client.config import Config
@@ -256,10 +256,6 @@ class PieceManager:
         with self._lock:
             if peer in self._book.peers:
                 self._book.peers[peer].rate = rate
-
-    def is_sole_supplier(self, piece: ActivePiece) -> bool:
-        """Tell whether all blocks of a full piece came from one peer."""
-        return piece.has_one_supplier
 
     # --- blocks ----------------------------------------------------------------------------------
 

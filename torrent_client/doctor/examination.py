@@ -118,11 +118,6 @@ class Examination:
         self._findings: list[Finding] = []
         self._listener: Listener | None = None
 
-    @property
-    def was_cut_short(self) -> bool:
-        """Whether the user had enough before the end."""
-        return self._should_stop()
-
     def verdict(self) -> Verdict:
         """Return the verdict about all findings so far."""
         return conclude(self._findings, self._patient.wanted, of_magnet=self._patient.torrent is None)
