@@ -294,7 +294,7 @@ def test_a_disk_error_has_its_code(place: Place, capsys: Captured) -> None:
     assert "error: " in output.err
     last = json.loads(output.out.splitlines()[-1])
     assert (last["type"], last["state"]) == ("error", "error")
-    assert "a file where a directory should be" in last["error"]
+    assert "is a file, and no directory; choose a directory with -o" in last["error"]
     assert place.output.read_text() == "in the way"
 
 
@@ -633,6 +633,12 @@ def test_the_program_runs_from_anywhere(place: Place) -> None:
     run = subprocess.run([sys.executable, MAIN, "info", "missing"], check=False, capture_output=True, text=True)
     assert run.returncode == ExitCode.BAD_TORRENT
     assert run.stderr == "error: cannot read missing: No such file or directory\n"
+
+
+def test_a_mistyped_command_is_taken_for_one(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """To the program it is a file that is not there."""
+    assert main(["verfy", *place.options]) == ExitCode.BAD_TORRENT
+    assert "cannot read verfy: No such file or directory; nor is there such a command" in capsys.readouterr().err
 
 
 def test_a_reader_that_has_had_enough_is_no_error(place: Place) -> None:

@@ -253,7 +253,7 @@ def test_the_path_goes_to_stdout_and_the_rest_to_stderr(album: Path, capsys: pyt
     assert captured.err.splitlines() == [
         "warning: nothing matches --exclude nope",
         "name:      album",
-        "size:      40.0 KiB in 3 piece(s) of 16.0 KiB",
+        "size:      40.0 KiB in 3 pieces of 16.0 KiB",
         "files:     2",
         f"left out:  {', '.join(sorted_reasons(captured.err))}",
         "tier 1:    http://1/a",

@@ -108,7 +108,7 @@ def test_dead_bootstrap_nodes_are_told(tmp_path: Path) -> None:
             wait_until(lambda: node.stats().ipv4.state == "unreachable")  # type: ignore[union-attr]
             half = node.stats().ipv4
             assert half is not None
-            assert half.reason == "no answer from 1 bootstrap node(s)"
+            assert half.reason == "no answer from 1 bootstrap node"
             assert half.next_try is not None
             assert 0 <= half.next_try <= 5
 

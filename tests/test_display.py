@@ -183,7 +183,7 @@ def test_web_seeds_tell_what_they_do_and_when_they_are_asked_next() -> None:
     assert "1 min 30 s" in text
     assert "\x1b[2J" not in text
     assert f"and {7 - WEB_SEEDS_SHOWN} more" in text
-    assert "7 web seed(s)" in summary_line(snapshot(web_seeds=web_seeds))
+    assert "7 web seeds" in summary_line(snapshot(web_seeds=web_seeds))
 
 
 def test_trackers_tell_what_they_said_and_when_they_are_asked_next() -> None:
@@ -241,6 +241,28 @@ def test_an_overview_names_its_torrents_however_narrow_the_terminal(width: int) 
     assert "other" in text
     assert "33.3 %" in text
     assert "…  …" not in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 140])
+def test_limits_of_a_torrent_leave_room_for_the_rest_of_its_row(width: int) -> None:
+    """They are shown where the terminal is very wide."""
+    limited = snapshot(max_download_rate=2 * MIB, max_upload_rate=200 * 1024)
+    text = drawn(overview([limited, limited], 24, width), width)
+    assert "debian-12" in text
+    assert "33.3 %" in text
+    assert "12.5 MiB/s" in text
+    assert ("of 2.00 MiB/s" in text) == (width >= 120)
+
+
+@pytest.mark.parametrize(("width", "lines"), [(60, 2), (120, 1)])
+def test_the_keys_have_a_line_of_their_own_where_they_would_be_cut_off(width: int, lines: int) -> None:
+    output = io.StringIO()
+    with LiveView(Console(width=width, height=24, file=output, highlight=False)) as view:
+        view.note, view.keys = "port 6881 (not mapped)   limits: none", "(d D u U change limits)"
+        view.show(snapshot())
+    below = output.getvalue().splitlines()[-lines:]
+    assert "port 6881" in below[0]
+    assert "(d D u U change limits)" in below[-1]
 
 
 @pytest.mark.parametrize("width", [40, 80])
@@ -304,7 +326,7 @@ def test_a_line_has_what_counts() -> None:
     """Name, state, progress, speeds, peers, time left and what it waits for."""
     line = summary_line(snapshot(waiting_for="choked by 2 peers"))
     assert line == (
-        "debian-12.iso: downloading, 33.3 % of 300 MiB, down 12.5 MiB/s, up 1.50 MiB/s, 2 peer(s), "
+        "debian-12.iso: downloading, 33.3 % of 300 MiB, down 12.5 MiB/s, up 1.50 MiB/s, 2 peers, "
         "2 min 44 s left; choked by 2 peers"
     )
 

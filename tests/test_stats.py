@@ -198,6 +198,4 @@ def test_the_dht_is_named_where_it_is_what_we_wait_for() -> None:
     """With or without trackers; and a seed says that it is announced there."""
     told = waiting_reason((), (), 0, 0, None, NOW, (), None, None, "unreachable: no answer, next try in 5 s")
     assert told == "no peers yet; DHT: unreachable: no answer, next try in 5 s"
-    assert seeding_reason((), 6881, "120 nodes") == (
-        "nobody has asked for anything yet; listening on port 6881, DHT: 120 nodes"
-    )
+    assert seeding_reason((), 6881, "120 nodes") == ("nobody asks for anything; listening on port 6881, DHT: 120 nodes")

@@ -719,6 +719,14 @@ def test_the_part_file_takes_the_space_of_what_is_in_it(make: Callable[..., Stor
     assert (storage.root / PARTS).stat().st_size <= 4 * PIECE
 
 
+def test_a_file_in_the_place_of_the_directory_is_named(make: Callable[..., Storage]) -> None:
+    """What `-o` says is what the user can change."""
+    storage = make(*SIX)
+    storage.root.write_bytes(b"x")
+    with pytest.raises(StorageError, match=r"out is a file, and no directory; choose a directory with -o"):
+        storage.find_parts()
+
+
 def test_another_run_finds_what_is_apart(make: Callable[..., Storage]) -> None:
     """Whatever it selects: the part file says where everything is."""
     first, data = make(*SIX, wanted=only(2)), payload(sum(SIX))

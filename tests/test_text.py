@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torrent_client.text import format_duration, format_rate, format_size, printable
+from torrent_client.text import counted, format_duration, format_rate, format_size, printable
 
 KIB, MIB, GIB, TIB = (1024**power for power in (1, 2, 3, 4))
 
@@ -90,3 +90,8 @@ def test_sizes_have_three_digits(count: float, shown: str) -> None:
 def test_durations_have_two_units(seconds: float, shown: str) -> None:
     """The largest that fits and the next smaller one."""
     assert format_duration(seconds) == shown
+
+
+@pytest.mark.parametrize(("number", "shown"), [(0, "0 peers"), (1, "1 peer"), (2, "2 peers"), (1024, "1,024 peers")])
+def test_one_is_singular(number: int, shown: str) -> None:
+    assert counted(number, "peer") == shown

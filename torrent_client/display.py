@@ -23,7 +23,7 @@ from rich.text import Text
 from torrent_client.announcer import TrackerStatus
 from torrent_client.piece_table import PieceState
 from torrent_client.stats import PeerStats, TorrentState, TorrentStats, WebSeedStats
-from torrent_client.text import format_duration, format_rate, format_size, printable
+from torrent_client.text import counted, format_duration, format_rate, format_size, printable
 from torrent_client.views import chosen_files, is_over, percent, percent_done, state_name
 
 PEERS_SHOWN = 8
@@ -32,6 +32,9 @@ WEB_SEEDS_SHOWN = 4
 MAP_ROWS = 2
 WIDE = 72
 """Columns from which on an overview has all its columns; the usual terminal has 80."""
+
+VERY_WIDE = 120
+"""Columns from which on it shows the limits of each torrent, too."""
 
 NARROW = 50
 """Columns below which it has only the most important ones."""
@@ -61,16 +64,23 @@ class LiveView:
         self._live = Live(console=console, auto_refresh=False)
         self.takes_keys = True
         self.note = ""
+        self.keys = ""
 
     def show(self, *snapshots: TorrentStats) -> None:
         """Draw a snapshot of each torrent."""
+        below = self._below()
         if len(snapshots) == 1:
             drawing: RenderableType = picture(snapshots[0], self._console.width, time.monotonic())
         else:
-            drawing = overview(snapshots, self._console.height, self._console.width)
-        if self.note:
-            drawing = Group(drawing, Text(f"  {self.note}", style="dim", no_wrap=True, overflow="ellipsis"))
-        self._live.update(drawing, refresh=True)
+            drawing = overview(snapshots, self._console.height - len(below), self._console.width)
+        self._live.update(Group(drawing, *below), refresh=True)
+
+    def _below(self) -> list[RenderableType]:
+        """Return what stands below the picture: in one line where there is room, so that the keys are not cut off."""
+        lines = [line for line in (self.note, self.keys) if line]
+        if len("     ".join(lines)) < self._console.width:
+            lines = ["   ".join(lines)] if lines else []
+        return [Text(f"  {line}", style="dim", no_wrap=True, overflow="ellipsis") for line in lines]
 
     def __enter__(self) -> Self:
         """Take the terminal."""
@@ -133,7 +143,7 @@ def overview(snapshots: Sequence[TorrentStats], height: int, width: int = WIDE) 
     for heading in headings[: 2 if width < NARROW else None]:
         table.add_column(heading, justify="right", no_wrap=True)
     for stats in shown:
-        cells = _torrent_row(stats)
+        cells = _torrent_row(stats, width >= VERY_WIDE)
         named = dict(zip(("torrent", "state", "", "done", "↓", "↑", "ratio", "peers", "left"), cells, strict=True))
         table.add_row(*(named[str(column.header)] for column in table.columns))
     parts: list[RenderableType] = [table]
@@ -145,7 +155,7 @@ def overview(snapshots: Sequence[TorrentStats], height: int, width: int = WIDE) 
     return Panel(Group(*parts), title=f" {len(snapshots)} torrents ", title_align="left", border_style="dim")
 
 
-def _torrent_row(stats: TorrentStats) -> list[RenderableType]:
+def _torrent_row(stats: TorrentStats, with_limits: bool) -> list[RenderableType]:
     """Return the cells of one torrent."""
     done, total = _progress(stats)
     style = _style(stats)
@@ -156,8 +166,8 @@ def _torrent_row(stats: TorrentStats) -> list[RenderableType]:
         "-"
         if stats.state is TorrentState.METADATA and not total
         else f"{percent(done, total) if total else 100:.1f} %",
-        format_rate(stats.download_rate) + _limit(stats.max_download_rate),
-        format_rate(stats.upload_rate) + _limit(stats.max_upload_rate),
+        format_rate(stats.download_rate) + (_limit(stats.max_download_rate) if with_limits else ""),
+        format_rate(stats.upload_rate) + (_limit(stats.max_upload_rate) if with_limits else ""),
         f"{stats.ratio:.2f}",
         str(len(stats.peers)),
         format_duration(stats.eta) if stats.eta is not None else "-",
@@ -337,9 +347,9 @@ def _tracker_table(stats: TorrentStats, now: float) -> RenderableType:
 
 def _what_it_said(tracker: TrackerStatus) -> str:
     """Return a working tracker's last answer in a line."""
-    counts = ((tracker.seeders, "seeds"), (tracker.leechers, "others"))
-    known = [f"{count} {name}" for count, name in counts if count is not None]
-    parts = [f"{tracker.peers} peers" + (f" of {', '.join(known)}" if known else "")]
+    counts = ((tracker.seeders, "seed"), (tracker.leechers, "other"))
+    known = [counted(count, name) for count, name in counts if count is not None]
+    parts = [counted(tracker.peers, "peer") + (f" of {', '.join(known)}" if known else "")]
     if tracker.external_ip:
         parts.append(f"we are {tracker.external_ip}")
     if tracker.warning:

@@ -27,6 +27,7 @@ from torrent_client.errors import StorageError, TorrentError
 from torrent_client.piece_manager import PieceManager
 from torrent_client.smart_ban import SmartBan, SourceAddress
 from torrent_client.storage import Storage
+from torrent_client.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class PieceVerifier:
     def _reject(self, piece: ActivePiece) -> None:
         """A bad hash: ban the only supplier, or suspect all until the smart ban knows better."""
         suppliers = {source for source in piece.requesters if isinstance(source, BlockSource)}
-        logger.warning("piece %d failed its hash; %d supplier(s)", piece.index, len(suppliers))
+        logger.warning("piece %d failed its hash; it came from %s", piece.index, counted(len(suppliers), "peer"))
         if len(suppliers) == 1:
             self._pieces.mark_failed(piece.index)
             addresses = {source.address for source in suppliers}

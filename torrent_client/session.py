@@ -298,6 +298,6 @@ def _claim_files(owners: dict[bytes | str, Job], job: Job, torrent: TorrentFile)
         other = owners.setdefault(path, job)
         if other is not job and not (options.read_only and other.options.read_only):
             raise TorrentConflict(
-                f"{_name(job)} and {_name(other)} are different torrents that would "
-                f"write the same file, {printable(path, 1000)}: give each a directory of its own with -o"
+                f"{_name(job)} and {_name(other)} are different torrents that would write the same file, "
+                f"{printable(path, 1000)}: run them one by one, each with a directory of its own (-o)"
             )

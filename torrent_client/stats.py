@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from torrent_client.announcer import TrackerStatus
-from torrent_client.text import format_duration, printable
+from torrent_client.text import counted, format_duration, printable
 
 MAX_FAILURE_LENGTH: Final = 150
 """Characters of an error that are shown within a sentence."""
@@ -180,17 +180,17 @@ def waiting_reason(
     if peers:
         return _waiting_for_peers(peers)
     if any(seed.state in ("waiting", "asking", "sending") for seed in web_seeds):
-        return f"waiting for the first bytes from {_count(len(web_seeds), 'web seed')}"
+        return f"waiting for the first bytes from {counted(len(web_seeds), 'web seed')}"
     if obstacle:
         return obstacle
     if connecting:
-        return f"connecting to {_count(connecting, 'peer')}"
+        return f"connecting to {counted(connecting, 'peer')}"
     if known_peers and next_dial_in is not None and next_dial_in <= 0 and not failure:
-        return f"about to dial {_count(known_peers, 'known peer')}"
+        return f"about to dial {counted(known_peers, 'known peer')}"
     if known_peers and next_dial_in is not None:
         tries = f"trying again in {format_duration(max(0.0, next_dial_in))}"
         last = f" ({printable(failure, MAX_FAILURE_LENGTH)})" if failure else ""
-        return f"none of {_count(known_peers, 'known peer')} could be reached{last}; {tries}"
+        return f"none of {counted(known_peers, 'known peer')} could be reached{last}; {tries}"
     asking = [tracker for tracker in trackers if tracker.state == "asking" or not tracker.next_announce]
     if asking:
         return f"asking {asking[0].url} for peers"
@@ -225,9 +225,9 @@ def seeding_reason(trackers: tuple[TrackerStatus, ...], port: int, dht_state: st
     if not port:
         return "nobody can call us behind a proxy: we dial the peers that the trackers tell us of"
     if any(tracker.state == "working" for tracker in trackers):
-        return f"nobody has asked for anything yet; listening on port {port}"
+        return f"nobody asks for anything; listening on port {port}"
     if dht_state:
-        return f"nobody has asked for anything yet; listening on port {port}, DHT: {dht_state}"
+        return f"nobody asks for anything; listening on port {port}, DHT: {dht_state}"
     if not trackers:
         return f"no tracker tells others of us: they need our address, with port {port}"
     return f"no tracker has answered yet, so that nobody knows of us; listening on port {port}"
@@ -237,23 +237,18 @@ def _waiting_for_peers(peers: tuple[PeerStats, ...]) -> str:
     """Return what the connected peers keep us waiting for."""
     states = [peer.state for peer in peers]
     if all(state == "nothing for us" for state in states):
-        return f"{_count(len(peers), 'peer')} connected, but none has a piece that we lack"
+        return f"{counted(len(peers), 'peer')} connected, but none has a piece that we lack"
     if all(state in ("choked", "nothing for us") for state in states):
-        return f"choked by {_count(states.count('choked'), 'peer')}: they have no free upload slot for us yet"
+        return f"choked by {counted(states.count('choked'), 'peer')}: they have no free upload slot for us yet"
     if "snubbed" in states:
-        return f"{_count(states.count('snubbed'), 'peer')} promised blocks but send nothing"
-    return f"waiting for the first blocks from {_count(len(peers), 'peer')}"
+        return f"{counted(states.count('snubbed'), 'peer')} promised blocks but send nothing"
+    return f"waiting for the first blocks from {counted(len(peers), 'peer')}"
 
 
 def _waiting_for_web_seeds(web_seeds: tuple[WebSeedStats, ...]) -> str:
     """Return what is wrong with the web seed that is to be asked next."""
     soonest = min(web_seeds, key=lambda seed: (seed.next_try_in is None, seed.next_try_in))
-    what = "the web seed" if len(web_seeds) == 1 else f"{_count(len(web_seeds), 'web seed')}, {soonest.url}"
+    what = "the web seed" if len(web_seeds) == 1 else f"{counted(len(web_seeds), 'web seed')}, {soonest.url}"
     if soonest.next_try_in is None:
         return f"nothing more from {what}: {soonest.error or soonest.state}"
     return f"nothing from {what}: {soonest.error}; asking again in {format_duration(soonest.next_try_in)}"
-
-
-def _count(number: int, noun: str) -> str:
-    """Return `1 peer`, `2 peers`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -133,8 +133,10 @@ class Storage:
         """Find out what is in the part file, before anything is read or judged.
 
         Raises:
-            StorageError: it is there and cannot be read.
+            StorageError: it is there and cannot be read; or the directory is none.
         """
+        if self.root.is_file():
+            raise StorageError(f"{self.root} is a file, and no directory; choose a directory with -o")
         size = len(self._parts.flags)
         with suppress(FileNotFoundError), _translated("look at", self.path(self.part_file)):
             with self._open(len(self.files), _Access.READ) as descriptor:

@@ -18,6 +18,11 @@ def printable(text: bytes | str, limit: int = 200) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return `1 peer`, `2 peers`, `1,024 pieces`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def format_size(count: float) -> str:
     """Return bytes as `512 B`, `1.5 MiB`, `3.20 GiB`."""
     if count < 1024:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Protocol, Self, TextIO
 
 from torrent_client.stats import TorrentState, TorrentStats
-from torrent_client.text import format_duration, format_rate, format_size, printable
+from torrent_client.text import counted, format_duration, format_rate, format_size, printable
 
 LINE_INTERVAL = 5.0
 """Seconds between two plain lines: a log file should stay readable after a night."""
@@ -25,10 +25,12 @@ class View(Protocol):
     Attributes:
         takes_keys: keys that are pressed meanwhile are for us.
         note: a line to be shown below.
+        keys: the keys that work, beside it or below it.
     """
 
     takes_keys: bool
     note: str
+    keys: str
 
     def show(self, *snapshots: TorrentStats) -> None:
         """Show a snapshot of each torrent."""
@@ -47,6 +49,7 @@ class SilentView:
 
     takes_keys = False
     note = ""
+    keys = ""
 
     def show(self, *snapshots: TorrentStats) -> None:
         """Show nothing."""
@@ -101,9 +104,9 @@ def summary_line(stats: TorrentStats) -> str:
     chosen = f" ({files})" if (files := chosen_files(stats)) else ""
     done = f"{percent_done(stats):.1f} % of {format_size(stats.size)}{chosen}"
     speeds = f"down {format_rate(stats.download_rate)}, up {format_rate(stats.upload_rate)}"
-    line = f"{name}: {state_name(stats)}, {done}, {speeds}, {len(stats.peers)} peer(s)"
+    line = f"{name}: {state_name(stats)}, {done}, {speeds}, {counted(len(stats.peers), 'peer')}"
     if stats.web_seeds:
-        line += f", {len(stats.web_seeds)} web seed(s)"
+        line += f", {counted(len(stats.web_seeds), 'web seed')}"
     if stats.seeding:
         line += f", ratio {stats.ratio:.2f}"
     if stats.eta is not None:
@@ -118,7 +121,7 @@ def summary_line(stats: TorrentStats) -> str:
 def metadata_progress(stats: TorrentStats) -> str:
     """Return how far the metadata of a magnet link is."""
     parts = f"{stats.checked:,} of {stats.to_check:,} pieces" if stats.to_check else "none yet"
-    return f"{parts}, {len(stats.peers)} peer(s)" + (f"; {stats.waiting_for}" if stats.waiting_for else "")
+    return f"{parts}, {counted(len(stats.peers), 'peer')}" + (f"; {stats.waiting_for}" if stats.waiting_for else "")
 
 
 def chosen_files(stats: TorrentStats) -> str:

@@ -24,7 +24,7 @@ from types import FrameType
 
 from torrent_client.cli.exit_codes import ExitCode
 from torrent_client.errors import StorageError, TorrentError
-from torrent_client.text import format_duration, format_rate, format_size, printable
+from torrent_client.text import counted, format_duration, format_rate, format_size, printable
 from torrent_client.torrent_creator import Content, create_torrent, find_content, torrent_name
 from torrent_client.torrent_parser import TorrentFile
 
@@ -191,7 +191,7 @@ def _answer(path: Path, torrent: TorrentFile, options: Namespace) -> None:
 
 def _summary(content: Content, path: Path, torrent: TorrentFile, options: Namespace, seconds: float) -> list[str]:
     """Return the lines for people."""
-    pieces = f"{torrent.piece_count:,} piece(s) of {format_size(torrent.piece_length)}"
+    pieces = f"{counted(torrent.piece_count, 'piece')} of {format_size(torrent.piece_length)}"
     size = format_size(torrent.total_length)
     lines = [
         f"name:      {printable(torrent.name)}",

@@ -28,7 +28,7 @@ from torrent_client.dht.node import DhtNode
 from torrent_client.dht.node_id import common_bits
 from torrent_client.dht.search import Hop, SearchResult
 from torrent_client.errors import MetainfoError, TorrentError
-from torrent_client.text import printable
+from torrent_client.text import counted, printable
 from torrent_client.torrent_parser import TorrentFile
 from torrent_client.tracker_client import PeerAddress
 
@@ -112,14 +112,16 @@ def _hop_line(hop: Hop, info_hash: bytes) -> str:
     """Return one step in one line."""
     bits = str(common_bits(hop.node_id, info_hash)) if hop.node_id else "?"
     answered = f"{1000 * hop.round_trip:.0f} ms" if hop.round_trip is not None else "-"
-    told = printable(hop.error, 100) or f"{hop.nodes} nodes" + (f", {hop.values} peers" if hop.values else "")
+    told = printable(hop.error, 100) or counted(hop.nodes, "node") + (
+        f", {counted(hop.values, 'peer')}" if hop.values else ""
+    )
     return f"{hop.depth:>3}  {bits:>14}  {hop.endpoint!s:<28}  {answered:>8}  {told}"
 
 
 def _summary(result: SearchResult, announced_port: int | None) -> str:
     """Return how it ended, in a sentence."""
-    text = f"{result.answered} of {result.asked} nodes answered, {result.peers} different peer(s) found"
-    return f"{text}, announced to {result.announced} node(s)" if announced_port else text
+    text = f"{result.answered} of {result.asked} nodes answered, {counted(result.peers, 'different peer')} found"
+    return f"{text}, announced to {counted(result.announced, 'node')}" if announced_port else text
 
 
 def _as_values(event: Event, info_hash: bytes) -> dict[str, Any]:

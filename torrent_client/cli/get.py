@@ -189,6 +189,8 @@ def _read_torrents(options: Namespace) -> tuple[list[TorrentFile | MagnetLink], 
             torrents.append(read_torrent(text))
         except MetainfoError as error:
             if len(options.torrent) == 1:
+                if str(text).isidentifier() and not Path(text).exists():  # a mistyped command, perhaps
+                    raise MetainfoError(f"{error}; nor is there such a command, see --help") from error
                 raise
             unreadable = True
             print(f"error: {printable(str(error), 2000)}", file=sys.stderr)
@@ -222,11 +224,11 @@ def _watch(session: Session, managers: Sequence[Download], options: Namespace, i
     with _view(options) as view, _keyboard(view) as keyboard:
         while interruption.signal is None and not all(manager.is_over for manager in managers):
             snapshots = [(manager, manager.is_over, manager.stats()) for manager in managers]
-            keys = f"   ({HELP})" if keyboard.is_there else ""
+            view.keys = f"({HELP})" if keyboard.is_there else ""
             place = f"port {session.port} ({session.portmap})" if session.port else "through a proxy"
             if session.dht and len(snapshots) > 1:  # of one torrent the picture says more
                 place += f"   DHT {session.dht.describe()}"
-            view.note = f"{place}   {limit_keys.describe([stats.name for _, _, stats in snapshots])}{keys}"
+            view.note = f"{place}   {limit_keys.describe([stats.name for _, _, stats in snapshots])}"
             view.show(*(stats for _, _, stats in snapshots))
             for manager, is_over, stats in snapshots:
                 if is_over:
@@ -241,7 +243,7 @@ def _watch(session: Session, managers: Sequence[Download], options: Namespace, i
             limit_keys.press(pressed, rates)
             if "a" in pressed:
                 session.announce_now()
-        view.note = ""
+        view.note = view.keys = ""
         view.show(*(manager.stats() for manager in managers))
 
 

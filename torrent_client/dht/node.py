@@ -35,6 +35,7 @@ from torrent_client.dht.engine import DhtEngine
 from torrent_client.dht.search import OnDone, OnHop, Search, SearchResult
 from torrent_client.errors import TorrentError
 from torrent_client.protocol.krpc import MAX_DATAGRAM, Endpoint
+from torrent_client.text import counted
 from torrent_client.tracker_answers import PeerAddress
 
 logger = logging.getLogger(__name__)
@@ -477,7 +478,7 @@ class DhtNode:
         if family in self._send_errors:
             return self._send_errors[family]
         if engine.entrances_tried:
-            return f"no answer from {engine.entrances_tried} bootstrap node(s)"
+            return f"no answer from {counted(engine.entrances_tried, 'bootstrap node')}"
         if self._name_errors:
             return f"host name not known: {', '.join(self._name_errors)}"
         return "no node to begin with; see --dht-bootstrap"
