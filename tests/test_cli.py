@@ -382,6 +382,12 @@ def test_verify_names_bad_pieces(place: Place, capsys: Captured) -> None:
     ]
 
 
+def test_verify_says_when_nothing_is_there(place: Place, capsys: Captured) -> None:
+    """Perhaps the directory is another."""
+    assert place.verify() == ExitCode.INCOMPLETE
+    assert f"none of the torrent's files is in {place.output}: -o says where they are" in capsys.readouterr().err
+
+
 def test_verify_as_json_is_one_object(place: Place, capsys: Captured) -> None:
     """Where nothing was downloaded yet, too."""
     assert place.verify("--json") == ExitCode.INCOMPLETE

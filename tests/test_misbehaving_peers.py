@@ -144,11 +144,18 @@ def test_without_a_torrent_the_command_says_what_it_needs(capsys: pytest.Capture
     assert "needs a torrent" in capsys.readouterr().err
 
 
-def test_data_that_cannot_be_read_any_more_ends_the_conversation_with_a_reason(tmp_path: Path) -> None:
-    """And no thread with a traceback, which the fixtures would report."""
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (StorageError("cannot read a.bin: it is gone"), "cannot read a.bin: it is gone"),
+        (BrokenPipeError(32, "Broken pipe"), "the caller hung up"),
+    ],
+)
+def test_what_ends_the_conversation_is_told_in_words(error: Exception, told: str, tmp_path: Path) -> None:
+    """And no thread ends with a traceback, which the fixtures would report."""
 
     def vanished(_index: int, _begin: int, _length: int) -> bytes:
-        raise StorageError("cannot read a.bin: it is gone")
+        raise error
 
     said: list[str] = []
     peer = Gallery(TORRENT, vanished, Behaviour, say=said.append)
@@ -158,4 +165,4 @@ def test_data_that_cannot_be_read_any_more_ends_the_conversation_with_a_reason(t
             wait_until(lambda: len(said) >= 2)
     finally:
         peer.stop()
-    assert said[1].endswith("cannot read a.bin: it is gone")
+    assert said[1].endswith(told)

@@ -112,6 +112,14 @@ def test_a_malformed_answer_is_told(datagram: bytes, reason: str) -> None:
         parse_connect(datagram)
 
 
+def test_an_empty_answer_is_taken_for_a_refusal() -> None:
+    """Some trackers give no reason."""
+    with pytest.raises(TrackerError, match="perhaps the tracker does not serve this torrent"):
+        parse_announce(pack(">II", 1, 7), 4)
+    with pytest.raises(TrackerError, match="8 bytes instead of 16"):
+        parse_connect(pack(">II", 0, 7))
+
+
 @given(st.binary(min_size=8, max_size=100) | st.binary(max_size=80).map(lambda tail: pack(">II", 1, 9) + tail))
 def test_any_answer_is_read_or_refused(datagram: bytes) -> None:
     """Any datagram that passes for an answer gives a value or a TrackerError, with printable words."""

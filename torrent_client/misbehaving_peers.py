@@ -376,6 +376,8 @@ class Gallery:
                 behaviour = self._behaviour()
                 talk = self._talk(sock, behaviour)
                 self._converse(talk, behaviour)
+        except (BrokenPipeError, ConnectionResetError):
+            reason = "the caller hung up"
         except (OSError, TorrentError) as error:  # the caller's doing, or data that cannot be read any more
             reason = str(error)
         sent = f", {talk.sent_blocks} blocks sent" if talk else ""

@@ -6,6 +6,7 @@ Lock: none.
 """
 
 import json
+import os
 import random
 import sys
 from argparse import Namespace
@@ -56,6 +57,9 @@ def verify(options: Namespace) -> int:
         resume.save(good, storage, uploaded, downloaded, synced=False)
     storage.close()
     _report(torrent, good, manager.complete_bytes, options)
+    if not options.quiet and not any(map(os.path.lexists, map(storage.path, torrent.files))):
+        where = printable(str(options.output), 1000)
+        print(f"none of the torrent's files is in {where}: -o says where they are", file=sys.stderr)
     return ExitCode.OK if manager.is_complete else ExitCode.INCOMPLETE
 
 

@@ -193,5 +193,7 @@ def _check(datagram: bytes, action: Action, size: int) -> None:
         raise TrackerError(f"refused: {printable(datagram[8:].rstrip(bytes(1)), MAX_MESSAGE_LENGTH)}")
     if found != action:
         raise TrackerError(f"the answer is to another question (action {found} instead of {action:d})")
+    if len(datagram) == 8 and action != Action.CONNECT:  # opentracker's way to refuse
+        raise TrackerError("the answer is empty; perhaps the tracker does not serve this torrent")
     if len(datagram) < size:
         raise TrackerError(f"the answer has {len(datagram)} bytes instead of {size}")
