@@ -1064,7 +1064,7 @@ def reason(manager: DownloadManager, text: str) -> None:
 def test_without_peers_and_trackers_the_user_is_told_so(tmp_path: Path) -> None:
     """Nothing can come, ever."""
     with download(tmp_path) as manager:
-        reason(manager, "no peers: the torrent names no tracker, and none were given with --peer")
+        reason(manager, "no peers: there is no tracker to ask, and no --peer was given")
 
 
 def test_unreachable_peers_are_told_of(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_a_tracker_that_is_being_asked_is_named() -> None:
 
 def test_without_trackers_there_is_nobody_to_ask() -> None:
     """The user learns what could be done about it."""
-    assert reason() == "no peers: the torrent names no tracker, and none were given with --peer"
+    assert reason() == "no peers: there is no tracker to ask, and no --peer was given"
 
 
 def test_the_tracker_that_is_asked_next_tells_what_is_wrong() -> None:

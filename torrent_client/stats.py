@@ -206,7 +206,7 @@ def _waiting_for_trackers(trackers: tuple[TrackerStatus, ...], now: float, dht_s
         reason = f"{_waiting_for_trackers(trackers, now, None)}; " if trackers else "no peers yet; "
         return f"{reason}DHT: {dht_state}"
     if not trackers:
-        return "no peers: the torrent names no tracker, and none were given with --peer"
+        return "no peers: there is no tracker to ask, and no --peer was given"
     soonest = min(trackers, key=lambda tracker: tracker.next_announce)
     wait = f"asking again in {format_duration(max(0.0, soonest.next_announce - now))}"
     if soonest.error:
