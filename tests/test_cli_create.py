@@ -258,6 +258,7 @@ def test_the_path_goes_to_stdout_and_the_rest_to_stderr(album: Path, capsys: pyt
         f"left out:  {', '.join(sorted_reasons(captured.err))}",
         "tier 1:    http://1/a",
         f"info hash: {torrent.info_hash.hex()}",
+        f"magnet:    magnet:?xt=urn:btih:{torrent.info_hash.hex()}&dn=album&tr=http%3A%2F%2F1%2Fa",
         "seed it:   python main.py album.torrent -o . --seed",
     ]
 
@@ -277,6 +278,7 @@ def test_json(album: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == {
         "path": "x.torrent",
         "info_hash": torrent.info_hash.hex(),
+        "magnet": f"magnet:?xt=urn:btih:{torrent.info_hash.hex()}&dn=album",
         "pieces": 3,
         "piece_length": 16 * KIB,
         "size": 40 * KIB + 12,

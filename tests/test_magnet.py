@@ -12,6 +12,7 @@ from torrent_client.torrent_parser import TorrentFile
 from torrent_client.tracker_client import PeerAddress
 
 HASH = bytes(range(20))
+TORRENT_INFO = TorrentFile.from_bytes(torrent_bytes(b"x" * 50_000, 16_384)).info
 XT = f"magnet:?xt=urn:btih:{HASH.hex()}"
 
 
@@ -70,6 +71,17 @@ def test_an_address_that_is_none_is_left_out(peer: str) -> None:
 
 def test_an_url_with_control_characters_is_left_out() -> None:
     assert MagnetLink.parse(f"{XT}&tr=http://a%1b%5b1m/&ws=nonsense").trackers == ()
+
+
+def test_the_link_to_a_torrent_names_it_and_all_its_trackers() -> None:
+    torrent = TorrentFile.from_bytes(
+        metainfo(TORRENT_INFO, [["http://t/announce", "udp://u:1"], ["http://v/"]], ["http://w/"])
+    )
+    link = MagnetLink.of(torrent)
+    assert MagnetLink.parse(str(link)) == link
+    assert (link.info_hash, link.name) == (torrent.info_hash, torrent.name)
+    assert link.trackers == ("http://t/announce", "udp://u:1", "http://v/")
+    assert link.web_seeds == ("http://w/",)
 
 
 def test_a_link_without_a_name_shows_its_hash() -> None:

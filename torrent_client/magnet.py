@@ -25,6 +25,7 @@ from torrent_client.config import MAX_FILES
 from torrent_client.errors import MetainfoError
 from torrent_client.file_selection import FileRange
 from torrent_client.protocol.bencode import BencodeValue, bencode_encode
+from torrent_client.torrent_parser import TorrentFile
 from torrent_client.tracker_client import PeerAddress
 
 MAX_LENGTH: Final = 64 * 1024
@@ -85,6 +86,12 @@ class MagnetLink(NamedTuple):
     def with_trackers(self, tiers: Sequence[Sequence[str]]) -> "MagnetLink":
         """Return the link with more trackers, behind those that it has."""
         return self._replace(trackers=tuple(dict.fromkeys([*self.trackers, *(url for tier in tiers for url in tier)])))
+
+    @classmethod
+    def of(cls, torrent: TorrentFile) -> "MagnetLink":
+        """Return the link to a torrent."""
+        trackers = tuple(url for tier in torrent.trackers for url in tier)
+        return cls(torrent.info_hash, torrent.name, trackers, web_seeds=torrent.web_seeds)
 
     @property
     def display_name(self) -> str:

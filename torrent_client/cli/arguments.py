@@ -66,7 +66,7 @@ In it: every file, also hidden ones (.git, .DS_Store), empty ones and editors' b
 Not in it: symbolic links, pipes and other special files, empty directories, what --exclude names,
 and the .torrent itself if it lies in the directory.
 
-The path of the torrent goes to standard output, or with --json one object: path, info_hash, pieces,
+The path of the torrent goes to standard output, or with --json one object: path, info_hash, magnet, pieces,
 piece_length, size, files. The same files and settings give the same info hash always, which is also that
 of mktorrent and libtorrent (except that these follow links).
 """

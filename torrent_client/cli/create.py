@@ -24,6 +24,7 @@ from types import FrameType
 
 from torrent_client.cli.exit_codes import ExitCode
 from torrent_client.errors import StorageError, TorrentError
+from torrent_client.magnet import MagnetLink
 from torrent_client.text import counted, format_duration, format_rate, format_size, printable
 from torrent_client.torrent_creator import Content, create_torrent, find_content, torrent_name
 from torrent_client.torrent_parser import TorrentFile
@@ -176,6 +177,7 @@ def _answer(path: Path, torrent: TorrentFile, options: Namespace) -> None:
         facts = {
             "path": str(path),
             "info_hash": torrent.info_hash.hex(),
+            "magnet": str(MagnetLink.of(torrent)),
             "pieces": torrent.piece_count,
             "piece_length": torrent.piece_length,
             "size": torrent.total_length,
@@ -213,6 +215,7 @@ def _summary(content: Content, path: Path, torrent: TorrentFile, options: Namesp
     }
     lines += [f"{label + ':':<10} {printable(str(value))}" for label, value in optional.items() if value]
     lines.append(f"info hash: {torrent.info_hash.hex()}")
+    lines.append(f"magnet:    {printable(str(MagnetLink.of(torrent)), 4000)}")
     return lines + _advice(path, torrent, options)
 
 

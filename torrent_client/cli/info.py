@@ -12,6 +12,7 @@ import sys
 from argparse import Namespace
 from typing import Any
 
+from torrent_client.magnet import MagnetLink
 from torrent_client.text import format_size, printable
 from torrent_client.torrent_parser import TorrentFile
 
@@ -48,6 +49,7 @@ def facts(torrent: TorrentFile) -> dict[str, Any]:
     return {
         "name": torrent.name,
         "info_hash": torrent.info_hash.hex(),
+        "magnet": str(MagnetLink.of(torrent)),
         "length": torrent.total_length,
         "piece_length": torrent.piece_length,
         "pieces": torrent.piece_count,
@@ -75,6 +77,7 @@ def _summary(torrent: TorrentFile) -> list[str]:
         "",
         f"name:     {printable(torrent.name)}",
         f"hash:     {torrent.info_hash.hex()}",
+        f"magnet:   {printable(str(MagnetLink.of(torrent)), 4000)}",
         f"size:     {format_size(torrent.total_length)} in {pieces}",
     ]
     for number, tier in enumerate(torrent.trackers, 1):
