@@ -31,8 +31,8 @@ REQUEST_BATCH = 4
 and three quarters in flight still hide the round trip."""
 
 COUNT_INTERVAL = 0.05
-"""Seconds between two looks at how many pipelines are deep: a download from this very machine is over in a few, and to
-look each time would cost more than it saves."""
+"""Seconds between two looks at how many pipelines are deep: they fill within a second, and to look at every peer for
+every request would cost more than it saves."""
 
 
 class BlockPicker:
