@@ -5,6 +5,7 @@ Thread: main.
 Lock: none.
 """
 
+import gc
 import io
 import logging
 import os
@@ -85,6 +86,7 @@ def run() -> NoReturn:
     sys.stderr.flush()
     if any(thread.name.startswith("peer") for thread in threading.enumerate()):
         os._exit(code)  # a worker hangs in a name look-up: everything is saved, so it must not keep us
+    gc.freeze()  # else the interpreter looks through all that is loaded, for cycles that the end of the process frees
     sys.exit(code)
 
 
