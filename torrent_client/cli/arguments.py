@@ -10,22 +10,20 @@ Lock: none.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from torrent_client import __version__
 from torrent_client.cli import kinds
 from torrent_client.config import MIB, Config
 
+if TYPE_CHECKING:
+    _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
 DEFAULT_COMMAND = "get"
 MAGNET_MILESTONES = ("magnet_parse", "magnet_handshake", "magnet_info", "magnet_download_piece", "magnet_download")
 MILESTONES = ("decode", "peers", "handshake", "download_piece", "download", *MAGNET_MILESTONES)
-COMMANDS = (
-    DEFAULT_COMMAND,
-    *("seed", "info", "verify", "create", "scrape", "dht", "doctor", "demo", "peer", "trace", "completion", "check"),
-    *MILESTONES,
-)
-
 BEHAVIOURS = ("good", "corrupt", "stall", "choke", "slow", "liar", "flood", "garbage", "silent", "impostor")
 
 DESCRIPTION = """\
@@ -95,8 +93,12 @@ exit codes: 0 a download would work; 3 bad torrent; 4 the disk; 5 nobody gives w
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser with all commands."""
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser.
+
+    Args:
+        command: the one that it has to know, which takes a third of the time; all of them by default.
+    """
     parser = argparse.ArgumentParser(
         prog="python main.py",
         usage="python main.py [COMMAND] FILE.torrent [options]",
@@ -106,6 +108,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"torrent-client {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog="python main.py")
+    for names, add in _ADDERS.items():
+        if command is None or command in names:
+            add(commands)
+    return parser
+
+
+def _add_get(commands: "_Commands") -> None:
     get = commands.add_parser(
         DEFAULT_COMMAND,
         usage="python main.py FILE.torrent ... [options]",
@@ -118,18 +127,36 @@ def build_parser() -> argparse.ArgumentParser:
         "torrent", type=kinds.not_empty, nargs="+", metavar="FILE.torrent", help="the torrents, or magnet links"
     )
     _add_download_options(get)
+
+
+def _add_seed(commands: "_Commands") -> None:
     seed = commands.add_parser("seed", help="send what is on disk to others, until Ctrl-C or a goal")
     _add_torrent(seed)
     _add_seed_options(seed)
+
+
+def _add_dht(commands: "_Commands") -> None:
     _add_dht_options(commands.add_parser("dht", help="look up a torrent's peers in the DHT, and show the way"))
+
+
+def _add_info(commands: "_Commands") -> None:
     info = commands.add_parser("info", help="show what is in a torrent")
     _add_torrent(info)
     _add_output_options(info)
+
+
+def _add_verify(commands: "_Commands") -> None:
     verify = commands.add_parser("verify", help="hash the files on disk again")
     _add_torrent(verify)
     _add_place(verify)
     _add_output_options(verify)
+
+
+def _add_scrape(commands: "_Commands") -> None:
     _add_scrape_options(commands.add_parser("scrape", help="ask trackers how many peers they know"))
+
+
+def _add_create(commands: "_Commands") -> None:
     create = commands.add_parser(
         "create",
         usage="python main.py create PATH [options]",
@@ -139,6 +166,9 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_create_options(create)
+
+
+def _add_demo(commands: "_Commands") -> None:
     demo = commands.add_parser("demo", help="an offline swarm: one tracker, three seeders, one download")
     demo.add_argument(
         "--size", type=kinds.mebibytes, default=128 * MIB, metavar="MIB", help="MiB of made-up data (default: 128)"
@@ -151,15 +181,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="bytes per second that each seeder gives, so that there is something to see; 0 for all (default: 8M)",
     )
     _add_output_options(demo)
-    _add_lessons(commands)
+
+
+def _add_completion(commands: "_Commands") -> None:
     completion = commands.add_parser("completion", help="print a completion script for the shell")
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
-    _add_check(commands)
-    _add_milestones(commands)
-    return parser
 
 
-def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_check(commands: "_Commands") -> None:
     """Add the checker of the guide's tasks."""
     check = commands.add_parser("check", help="coursework: which of the guide's tasks are done, and what is next")
     check.add_argument("--student", type=kinds.path, metavar="DIR", help="your modules (default: this project's own)")
@@ -169,7 +198,7 @@ def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     check.add_argument("-v", "--verbose", action="store_true", help="with tracebacks and what the code printed")
 
 
-def _add_doctor_options(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_doctor(commands: "_Commands") -> None:
     """Add the doctor, which takes the options of a download that have a say in whether it begins."""
     doctor = commands.add_parser(
         "doctor",
@@ -191,9 +220,7 @@ def _add_doctor_options(commands: "argparse._SubParsersAction[argparse.ArgumentP
     doctor.set_defaults(max_peers=Config().max_peers, max_download_rate=0.0, max_upload_rate=0.0)
 
 
-def _add_lessons(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add what shows the protocol, and what is wrong."""
-    _add_doctor_options(commands)
+def _add_peer(commands: "_Commands") -> None:
     peer = commands.add_parser(
         "peer",
         help="a seeder that misbehaves, for lessons",
@@ -207,13 +234,16 @@ def _add_lessons(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     peer.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     peer.add_argument("--port", type=kinds.port, default=0, metavar="N", help="TCP port to listen on (default: any)")
     peer.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+
+
+def _add_trace(commands: "_Commands") -> None:
     trace = commands.add_parser("trace", help="draw what --trace-file kept")
     trace.add_argument("file", type=kinds.path, metavar="FILE.jsonl", help="the trace")
     trace.add_argument("--peer", metavar="HOST:PORT", help="what passed between us and this one alone")
     trace.add_argument("--lines", action="store_true", help="the messages with their bytes, as --trace does")
 
 
-def _add_milestones(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_milestones(commands: "_Commands") -> None:
     """Add the coursework's commands; their names and arguments are those of the course."""
     decode = commands.add_parser("decode", help="coursework: print a bencoded value as JSON")
     decode.add_argument("value", metavar="VALUE", help="such as d3:foo3:bar5:helloi52ee")
@@ -528,15 +558,36 @@ def _add_create_options(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--log-file", type=Path, metavar="FILE", help="append the log, in detail with -v, to a file")
 
 
+_ADDERS: dict[tuple[str, ...], Callable[["_Commands"], None]] = {
+    (DEFAULT_COMMAND,): _add_get,
+    ("seed",): _add_seed,
+    ("dht",): _add_dht,
+    ("info",): _add_info,
+    ("verify",): _add_verify,
+    ("scrape",): _add_scrape,
+    ("create",): _add_create,
+    ("demo",): _add_demo,
+    ("doctor",): _add_doctor,
+    ("peer",): _add_peer,
+    ("trace",): _add_trace,
+    ("completion",): _add_completion,
+    ("check",): _add_check,
+    MILESTONES: _add_milestones,
+}
+"""What adds the commands of these names, in the order in which the help names them."""
+
+COMMANDS = tuple(name for names in _ADDERS for name in names)
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; exits with a message and code 2 if it is wrong."""
-    parser = build_parser()
     words = list(arguments)
+    if words and words[0] not in (*COMMANDS, "-h", "--help", "--version"):
+        words.insert(0, DEFAULT_COMMAND)
+    parser = build_parser(words[0] if words and words[0] in COMMANDS else None)
     if not words:
         parser.print_help(sys.stderr)
         parser.exit(2)
-    if words[0] not in (*COMMANDS, "-h", "--help", "--version"):
-        words.insert(0, DEFAULT_COMMAND)
     options, rest = parser.parse_known_args(words)
     if options.command == DEFAULT_COMMAND and not any(word.startswith("-") for word in rest):
         options.torrent += [Path(word) for word in rest]  # torrents after an option, which argparse does not expect
