@@ -326,7 +326,7 @@ def test_the_command_line_names_cases_and_clients(capsys: pytest.CaptureFixture[
 
 def test_a_variant_has_other_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are named, and a name that is none ends the program."""
-    monkeypatch.setattr(Config.__init__, "__defaults__", Config.__init__.__defaults__)
+    monkeypatch.setattr(Config.__new__, "__defaults__", Config.__new__.__defaults__)
     override({"max_queue_depth": 7})
     assert Config().max_queue_depth == 7
     assert Config().upload_slots == 4

@@ -3,7 +3,6 @@
 import os
 import socket
 import threading
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -66,9 +65,9 @@ def test_a_torrent_without_trackers_says_where_peers_come_from() -> None:
 
 
 def test_a_private_torrent_without_trackers_is_hopeless() -> None:
-    _, note = machine.torrent_findings(patient(replace(TORRENT, is_private=True), dht=True))
+    _, note = machine.torrent_findings(patient(TORRENT._replace(is_private=True), dht=True))
     assert note.outcome is Outcome.NOTE
-    _, bad = machine.torrent_findings(patient(replace(torrent_of(DATA), is_private=True), dht=True))
+    _, bad = machine.torrent_findings(patient(torrent_of(DATA)._replace(is_private=True), dht=True))
     assert (bad.outcome, bad.topic) == (Outcome.BAD, "torrent")
 
 
@@ -78,7 +77,7 @@ NOW = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def test_nothing_speaks_against_the_clock() -> None:
-    made = replace(TORRENT, creation_date=datetime(2019, 5, 1, tzinfo=UTC))
+    made = TORRENT._replace(creation_date=datetime(2019, 5, 1, tzinfo=UTC))
     assert machine.clock_finding(patient(made), ["no answer in 8 s"], NOW) is None
 
 
@@ -92,7 +91,7 @@ def test_a_certificate_of_the_future_is_this_clocks_fault() -> None:
 
 
 def test_a_torrent_of_the_future_is_too() -> None:
-    made = replace(TORRENT, creation_date=datetime(2024, 5, 1, tzinfo=UTC))
+    made = TORRENT._replace(creation_date=datetime(2024, 5, 1, tzinfo=UTC))
     finding = machine.clock_finding(patient(made), [], NOW)
     assert finding
     assert "made on 2024-05-01" in finding.text

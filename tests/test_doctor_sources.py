@@ -3,7 +3,6 @@
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -215,7 +214,7 @@ def never() -> bool:
     ],
 )
 def test_who_is_not_asked_and_why(config: Config, reason: str | None, *, private: bool) -> None:
-    patient = Patient(replace(TORRENT, is_private=private), config, Path())
+    patient = Patient(TORRENT._replace(is_private=private), config, Path())
     for why in (sources.why_no_dht(patient), sources.why_no_local(patient)):
         assert why == reason or (why and reason and why.startswith(reason))
 
@@ -265,7 +264,7 @@ def test_nodes_of_earlier_runs_and_of_the_torrent_are_asked_and_left_as_they_wer
         patient = Patient(TORRENT, Config(dht=True), Path(), tmp_path)
         finding = sources.dht_finding(patient, 0, lambda _peers: None, never)
         assert finding.facts["nodes"] == 1
-        named = replace(TORRENT, nodes=(("127.0.0.1", first.port),))
+        named = TORRENT._replace(nodes=(("127.0.0.1", first.port),))
         finding = sources.dht_finding(Patient(named, Config(dht=True), Path()), 0, lambda _peers: None, never)
         assert finding.facts["nodes"] == 1
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [saved]

@@ -1,6 +1,5 @@
 """One torrent from start to stop, with scripted peers over real sockets: good, slow, broken and hostile ones."""
 
-import dataclasses
 import errno
 import itertools
 import os
@@ -80,9 +79,7 @@ BLOCKS = 12
 
 def change(config: Config, **changes: Any) -> Config:  # noqa: ANN401  # passed on
     """Return a configuration with some values changed."""
-    from dataclasses import replace
-
-    return replace(config, **changes)
+    return config._replace(**changes)
 
 
 @contextmanager
@@ -684,7 +681,7 @@ def test_peer_exchange_is_not_for_private_torrents(
     tmp_path: Path, is_private: bool, config: Config, heeded: bool
 ) -> None:
     """It is neither offered nor obeyed there (BEP 27), nor when the user does not want it."""
-    torrent = dataclasses.replace(TORRENT, is_private=is_private)
+    torrent = TORRENT._replace(is_private=is_private)
     told = PeerAddress(LOOPBACK, closed_port())
     hellos: list[ExtendedHandshake] = []
     obeyed = threading.Event()

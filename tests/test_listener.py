@@ -1,7 +1,6 @@
 """Incoming peers: who gets which torrent, strangers, ports that are taken, and an end without leftovers."""
 
 import contextlib
-import dataclasses
 import errno
 import queue
 import socket
@@ -147,7 +146,7 @@ def test_callers_over_ipv6_are_served() -> None:
 @pytest.mark.parametrize("greeting", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"\0" * 100])
 def test_other_protocols_are_hung_up_on_at_once(greeting: bytes) -> None:
     """By their first byte, long before the time-out, where encryption is off; else they may be a key."""
-    with listening(dataclasses.replace(CONFIG, encryption="off")) as listener, FakePeer.dial(listener.port) as peer:
+    with listening(CONFIG._replace(encryption="off")) as listener, FakePeer.dial(listener.port) as peer:
         peer.send_raw(greeting)
         assert is_hung_up(peer)
 
@@ -166,7 +165,7 @@ def dial_with_keys(listener: Listener, handshake: Handshake, named: bytes = ONE)
 def test_encrypted_callers_are_handed_to_their_torrent(mode: str, *, is_rc4: bool) -> None:
     """Found by its mark, among others; with the socket that goes on as agreed."""
     torrent = Torrent()
-    with listening(dataclasses.replace(CONFIG, encryption=mode), torrent) as listener:
+    with listening(CONFIG._replace(encryption=mode), torrent) as listener:
         listener.serve(OTHER, Torrent().accept)
         with contextlib.closing(dial_with_keys(listener, Handshake(ONE, fake_id("caller")))) as caller:
             sock, _, handshake = torrent.accepted.get(timeout=5)
@@ -196,7 +195,7 @@ def test_encrypted_callers_for_unknown_torrents_are_hung_up_on() -> None:
 def test_plain_callers_are_hung_up_on_where_encryption_is_required() -> None:
     """They may try again, encrypted."""
     torrent = Torrent()
-    with listening(dataclasses.replace(CONFIG, encryption="require"), torrent) as listener, greet(listener) as peer:
+    with listening(CONFIG._replace(encryption="require"), torrent) as listener, greet(listener) as peer:
         assert is_hung_up(peer)
         assert torrent.accepted.empty()
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -23,8 +22,7 @@ from torrent_client.tracker_client import PeerAddress
 PIECE = 32768
 DATA = payload(40 * PIECE + 777)
 TORRENT = torrent_of(DATA, piece_length=PIECE)
-QUICK = replace(
-    Config(),
+QUICK = Config(
     handshake_timeout=1.0,
     request_timeout=1.0,
     housekeeping_interval=0.1,

@@ -1,6 +1,5 @@
 """One connection over real sockets: handshakes good and bad, waking, time-outs, and no deadlock."""
 
-import dataclasses
 import socket
 import struct
 import threading
@@ -321,7 +320,7 @@ class Picky:
 def test_a_peer_is_dialled_as_it_and_we_want(ours: str, theirs: str, calls: list[str], *, is_rc4: bool) -> None:
     """Once more where it hangs up on the first way, and messages flow whatever was agreed."""
     script = Picky(theirs)
-    config = dataclasses.replace(LONG_TICK, encryption=ours)
+    config = LONG_TICK._replace(encryption=ours)
     with FakeServer(script) as server, PeerConnection(server.address, HASH, OUR_ID, config=config) as connection:
         connection.connect()
         assert connection.handshake() == THEIRS
@@ -334,7 +333,7 @@ def test_a_peer_is_dialled_as_it_and_we_want(ours: str, theirs: str, calls: list
 def test_settings_that_do_not_match_end_a_connection(ours: str, theirs: str) -> None:
     """After one call; there is no other way."""
     script = Picky(theirs)
-    config = dataclasses.replace(LONG_TICK, encryption=ours)
+    config = LONG_TICK._replace(encryption=ours)
     with FakeServer(script) as server, PeerConnection(server.address, HASH, OUR_ID, config=config) as connection:
         connection.connect()
         with pytest.raises(PeerDisconnected):
@@ -345,7 +344,7 @@ def test_settings_that_do_not_match_end_a_connection(ours: str, theirs: str) -> 
 @pytest.mark.parametrize("mode", ["allow", "prefer"])
 def test_a_peer_that_hangs_up_on_everything_is_called_twice(mode: str) -> None:
     """And no more."""
-    config = dataclasses.replace(LONG_TICK, encryption=mode)
+    config = LONG_TICK._replace(encryption=mode)
     with (
         FakeServer(FakePeer.close) as server,
         PeerConnection(server.address, HASH, OUR_ID, config=config) as connection,
@@ -359,7 +358,7 @@ def test_a_peer_that_hangs_up_on_everything_is_called_twice(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["allow", "prefer", "require"])
 def test_a_silent_peer_is_called_once(mode: str) -> None:
     """It has cost its time-out, and would again."""
-    config = dataclasses.replace(QUICK, encryption=mode)
+    config = QUICK._replace(encryption=mode)
 
     def listen(peer: FakePeer) -> None:
         with suppress(OSError):

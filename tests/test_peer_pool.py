@@ -1,7 +1,5 @@
 """Known addresses: which are taken, when each is dialled, and who is never dialled again."""
 
-from dataclasses import replace
-
 import pytest
 
 from tests.support import FakeClock
@@ -279,7 +277,7 @@ def test_what_is_no_single_host_is_not_taken(host: str, port: int) -> None:
 
 def test_the_limit_and_the_delays_come_from_the_config(clock: FakeClock) -> None:
     """Another configuration, other numbers."""
-    pool = PeerPool(replace(CONFIG, known_peers=1, redial_delays=(3.0,)))
+    pool = PeerPool(CONFIG._replace(known_peers=1, redial_delays=(3.0,)))
     assert pool.add([A, B], "tracker") == 1
     assert due(pool, clock()) == [A]
     pool.ended(A, clock(), useful=False)

@@ -1,6 +1,5 @@
 """Everything through a proxy and nothing past it: peers, trackers, names; and what is said when it does not work."""
 
-import dataclasses
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -398,7 +397,7 @@ def test_udp_trackers_are_not_asked_past_a_proxy(tmp_path: Path, direct: list[ob
 def test_a_session_behind_a_proxy_opens_no_port(direct: list[object]) -> None:
     """No listener, no port mapping, no search on the local network."""
     before = set(psutil.Process().net_connections("inet"))
-    with Session(dataclasses.replace(through("socks5://127.0.0.1:1"), portmap=True)) as session:
+    with Session(through("socks5://127.0.0.1:1")._replace(portmap=True)) as session:
         assert session.port == 0
         assert set(psutil.Process().net_connections("inet")) <= before
     assert not direct
@@ -499,7 +498,7 @@ def test_encryption_works_through_a_proxy(
     """A peer that hangs up on a plain handshake is called again, through the proxy as well."""
     file, _ = torrent
     with serving(FakePeer.close) as [server], SocksProxy({"tracker.example": place(tracker)}) as proxy:
-        config = dataclasses.replace(through(proxy.url()), encryption="allow")
+        config = through(proxy.url())._replace(encryption="allow")
         with Session(config) as session:
             session.add(file, options(tmp_path, server.address))
             wait_until(lambda: len(server.peers) == 2)

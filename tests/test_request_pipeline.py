@@ -1,7 +1,5 @@
 """How deep a peer's pipeline is: slow start, three seconds of its rate, its own limit, and snubbing."""
 
-from dataclasses import replace
-
 import pytest
 
 from torrent_client.config import BLOCK_SIZE, Config
@@ -122,7 +120,7 @@ def test_a_snubbed_peer_that_comes_back_keeps_its_own_limit() -> None:
 
 def test_every_number_comes_from_the_config() -> None:
     """Another configuration gives other depths."""
-    config = replace(CONFIG, initial_queue_depth=4, min_queue_depth=2, max_queue_depth=10, queue_seconds=1.0)
+    config = CONFIG._replace(initial_queue_depth=4, min_queue_depth=2, max_queue_depth=10, queue_seconds=1.0)
     assert RequestPipeline(config).depth == 4
     assert steady(1 * BLOCK_SIZE, config).depth == 2
     assert steady(7 * BLOCK_SIZE, config).depth == 7

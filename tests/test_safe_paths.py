@@ -238,7 +238,7 @@ def test_numbers_fit_into_the_longest_names() -> None:
 def test_the_user_can_be_told_what_was_renamed() -> None:
     """Only what was renamed is listed, and its line holds nothing that a terminal would obey."""
     result = safe_paths("t", [["ok"], ["bad\x1b[2J\u202e", "ü?"], ["OK"]])
-    assert [(renamed.index, renamed.wanted, renamed.path) for renamed in result.renamed] == [
+    assert [(renamed.file_index, renamed.wanted, renamed.path) for renamed in result.renamed] == [
         (1, ("t", "bad\x1b[2J\u202e", "ü?"), PurePosixPath("t/bad_[2J_/ü_")),
         (2, ("t", "OK"), PurePosixPath("t/OK (1)")),
     ]
@@ -263,7 +263,7 @@ def test_any_torrent_gets_paths_that_are_unique_and_inside(name: str, files: lis
         for part in path.parts:
             assert safe_component(part) == part
     assert safe_paths(name, files) == result
-    unchanged = set(range(len(files))) - {renamed.index for renamed in result.renamed}
+    unchanged = set(range(len(files))) - {renamed.file_index for renamed in result.renamed}
     for index in unchanged:
         assert result.paths[index].parts == (name, *files[index])
 

@@ -4,7 +4,6 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,7 +74,7 @@ def test_one_port_serves_the_torrent_that_a_handshake_names(tmp_path: Path) -> N
 def test_accepted_connections_of_all_torrents_together_are_limited(tmp_path: Path) -> None:
     """Two connections in all: the third is refused, for whichever torrent, until one of the others leaves."""
     jobs = [make(tmp_path, "a", seed=1), make(tmp_path, "b", seed=2)]
-    with seeding(*jobs, config=replace(CONFIG, max_peers_total=2)) as (session, _):
+    with seeding(*jobs, config=CONFIG._replace(max_peers_total=2)) as (session, _):
         first, second = FakePeer.dial(session.port), FakePeer.dial(session.port)
         with second:
             with first:
@@ -93,7 +92,7 @@ def test_dialled_connections_count_as_well_and_a_torrent_says_what_it_waits_for(
     slow = make(tmp_path, "slow", complete=False, seed=1)
     with black_hole() as hole, serving(seeder(torrent_of(payload(SIZE, 2), name="b.bin"), payload(SIZE, 2))) as servers:
         slow = Job(slow.torrent, slow.options._replace(given_peers=(hole,)))
-        config = replace(CONFIG, max_peers_total=1, connect_timeout=1.0)
+        config = CONFIG._replace(max_peers_total=1, connect_timeout=1.0)
         with Session(config) as session:
             session.add(*slow)
             wait_until(lambda: session._slots._value == 0)
@@ -107,7 +106,7 @@ def test_dialled_connections_count_as_well_and_a_torrent_says_what_it_waits_for(
 def test_a_torrent_has_limits_of_its_own_within_those_of_all(tmp_path: Path) -> None:
     """Its snapshot tells its own, and those of all hold for it as well, until they are lifted."""
     jobs = [make(tmp_path, "a", seed=1, max_upload_rate=20_000.0), make(tmp_path, "b", seed=2)]
-    with seeding(*jobs, config=replace(CONFIG, max_upload_rate=50_000.0)) as (session, managers):
+    with seeding(*jobs, config=CONFIG._replace(max_upload_rate=50_000.0)) as (session, managers):
         assert [manager.stats().max_upload_rate for manager in managers] == [20_000.0, 0.0]
         assert [manager.stats().max_download_rate for manager in managers] == [0.0, 0.0]
         assert [manager.limits.upload.quantum() for manager in managers] == [16_384, 16_384]
@@ -174,7 +173,7 @@ def test_all_torrents_stop_at_the_same_time(tmp_path: Path) -> None:
         jobs = []
         for number in range(8):
             job = make(tmp_path, f"t{number}", complete=False, seed=number)
-            tracked = replace(job.torrent, trackers=((f"http://{hole}/announce",),))
+            tracked = job.torrent._replace(trackers=((f"http://{hole}/announce",),))
             jobs.append(Job(tracked, job.options))
         session = Session(CONFIG)
         session.start()

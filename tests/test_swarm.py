@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial, wraps
 from ipaddress import ip_address
 from pathlib import Path
@@ -251,7 +250,7 @@ def test_our_own_address_is_what_most_peers_say_it_is(told: list[tuple[str, str 
 
 def test_a_useless_peer_gives_its_place_to_a_caller(start: Callable[..., Rig], clock: FakeClock) -> None:
     """Of several the one that was useless longest; those of use stay, even if the caller has to come again."""
-    rig = start(replace(CONFIG, max_peers=3), dials=False)
+    rig = start(CONFIG._replace(max_peers=3), dials=False)
     with greeted(rig, "first", HELLO), greeted(rig, "second", HELLO), greeted(rig, "third", HELLO):
         for peer, idle in zip(rig.joined, (61.0, 99.0, 5.0), strict=True):
             peer.idle_seconds = idle
@@ -270,7 +269,7 @@ def test_the_place_of_the_lowest_priority_goes_first(
     start: Callable[..., Rig], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """BEP 40, among those that are useless."""
-    rig = start(replace(CONFIG, max_peers=3), dials=False)
+    rig = start(CONFIG._replace(max_peers=3), dials=False)
     with greeted(rig, "first", HELLO), greeted(rig, "second", HELLO), greeted(rig, "third", HELLO):
         ranks = {peer.connection.address: rank for peer, rank in zip(rig.joined, (7, 9, 1), strict=True)}
         monkeypatch.setattr(rig.swarm.pool, "priority", ranks.__getitem__)

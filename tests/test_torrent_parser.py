@@ -384,7 +384,7 @@ def test_changed_paths_are_told_of() -> None:
     """A renamed file is reported with what the torrent wanted."""
     torrent = parse(multi(file(10, "..", "..", "etc", "passwd"), file(10, "Good"), file(10, "good")))
     assert paths(torrent) == ["dir/_/_/etc/passwd", "dir/Good", "dir/good (1)"]
-    assert [(renamed.index, str(renamed.path)) for renamed in torrent.renamed] == [
+    assert [(renamed.file_index, str(renamed.path)) for renamed in torrent.renamed] == [
         (0, "dir/_/_/etc/passwd"),
         (2, "dir/good (1)"),
     ]

@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -397,7 +396,7 @@ def test_a_kept_connection_that_the_server_has_closed_is_no_failure(tmp_path: Pa
 
     with (
         WebServer(FILES, hang_up_at_the_second) as server,
-        download(tmp_path, with_seeds(server.url), config=replace(QUICK, web_seed_retry_delays=(30.0,))) as manager,
+        download(tmp_path, with_seeds(server.url), config=QUICK._replace(web_seed_retry_delays=(30.0,))) as manager,
     ):
         assert_complete(manager, tmp_path)
     assert len(server.connections) == 2
@@ -445,7 +444,7 @@ def test_a_server_that_is_busy_says_when_to_come_again(tmp_path: Path, header: s
     """In seconds, or as a date; an hour at most."""
     with (
         WebServer(FILES, lambda exchange: exchange.send(503, retry_after=header)) as server,
-        download(tmp_path, with_seeds(server.url), config=replace(QUICK, web_seed_retry_delays=(30.0,))) as manager,
+        download(tmp_path, with_seeds(server.url), config=QUICK._replace(web_seed_retry_delays=(30.0,))) as manager,
     ):
         seed = wait_for_error(manager, "HTTP 503 Service Unavailable")
         assert seed.next_try_in is not None
@@ -507,7 +506,7 @@ def test_a_web_seed_that_sent_one_bad_block_of_several_is_convicted(tmp_path: Pa
             exchange.send(206, bytes(BLOCK_SIZE), length=16 * BLOCK_SIZE, content_range=content_range)
         exchange.stopping.wait()
 
-    config = replace(QUICK, request_timeout=0.3)
+    config = QUICK._replace(request_timeout=0.3)
     with (
         WebServer(FILES, lie) as server,
         serving(seeder(torrent, DATA)) as [peer],
@@ -531,7 +530,7 @@ def test_a_server_that_sends_nothing_is_left_after_a_while(tmp_path: Path) -> No
 
     with (
         WebServer(FILES, once(drip)) as server,
-        download(tmp_path, with_seeds(server.url), config=replace(QUICK, request_timeout=0.3)) as manager,
+        download(tmp_path, with_seeds(server.url), config=QUICK._replace(request_timeout=0.3)) as manager,
     ):
         assert_complete(manager, tmp_path)
 
@@ -539,7 +538,7 @@ def test_a_server_that_sends_nothing_is_left_after_a_while(tmp_path: Path) -> No
 def test_nothing_listens_there(tmp_path: Path) -> None:
     """Said in words, with the next try."""
     torrent = with_seeds(f"http://127.0.0.1:{closed_port()}/")
-    with download(tmp_path, torrent, config=replace(QUICK, web_seed_retry_delays=(30.0,))) as manager:
+    with download(tmp_path, torrent, config=QUICK._replace(web_seed_retry_delays=(30.0,))) as manager:
         wait_for_error(manager, "connection refused: nothing listens there")
         wait_until(lambda: "asking again in" in (manager.stats().waiting_for or ""))
 
@@ -586,7 +585,7 @@ def half(exchange: Exchange) -> None:
 @pytest.mark.parametrize("script", [silent, half, lambda exchange: exchange.send(503)])
 def test_stopping_waits_for_no_server(tmp_path: Path, script: Callable[[Exchange], None]) -> None:
     """Neither for one that is silent, nor for one that has begun, nor for the time of the next try."""
-    config = replace(QUICK, web_seed_retry_delays=(30.0,))
+    config = QUICK._replace(web_seed_retry_delays=(30.0,))
     with (
         WebServer(FILES, script) as server,
         download(tmp_path, with_seeds(server.url), config=config) as manager,
@@ -600,7 +599,7 @@ def test_stopping_waits_for_no_server(tmp_path: Path, script: Callable[[Exchange
 
 def test_stopping_waits_no_longer_than_a_tick_for_a_connection(tmp_path: Path) -> None:
     """There is no socket yet that could be shut down."""
-    config = replace(QUICK, socket_tick=0.5)
+    config = QUICK._replace(socket_tick=0.5)
     with black_hole() as address, download(tmp_path, with_seeds(f"http://{address}/"), config=config) as manager:
         wait_until(lambda: manager.pieces.peer_progress(manager.web_seeds._seeds[0])[1] > 0)
         manager.stop()

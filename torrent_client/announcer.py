@@ -18,16 +18,14 @@ Thread: one per torrent, `announce`, decides who is asked; an `ask-tracker` for 
 Lock: `_wake` (a Condition), a leaf, around the trackers' states, and what the other threads ask of it.
 """
 
-import dataclasses
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from random import Random
 from socket import AddressFamily
 from threading import Condition, Thread
-from typing import Final
+from typing import Final, NamedTuple
 
 from torrent_client.abort import Abort
 from torrent_client.config import MAX_TRACKERS, Config
@@ -49,8 +47,7 @@ KEY_INTERVAL: Final = 5.0
 """Seconds before which a tracker that failed is not asked again, however often the user asks for it."""
 
 
-@dataclass(slots=True)
-class TrackerStatus:
+class TrackerStatus(NamedTuple):
     """What is known of one tracker.
 
     Attributes:
@@ -171,7 +168,8 @@ class Announcer:
                 status = tracker.status
                 is_failing = status.state == "failing"
                 earliest = tracker.asked_at + KEY_INTERVAL if is_failing else tracker.earliest
-                status.next_announce = min(status.next_announce, max(now, earliest))
+                next_announce = min(status.next_announce, max(now, earliest))
+                tracker.status = status._replace(next_announce=next_announce)
             self._tell_news()
 
     def begin_stop(self) -> None:
@@ -188,9 +186,9 @@ class Announcer:
             self._thread.join(max(0.0, self._stop_by + JOIN_GRACE - self._clock()))
 
     def statuses(self) -> list[TrackerStatus]:
-        """Return a copy of each tracker's status, in the order in which they are asked."""
+        """Return each tracker's status, in the order in which they are asked."""
         with self._wake:
-            return [dataclasses.replace(tracker.status) for tracker in self._all()]
+            return [tracker.status for tracker in self._all()]
 
     # --- the announce thread: who is asked -------------------------------------------------------------
 
@@ -234,7 +232,8 @@ class Announcer:
             look_again = min(look_again, when)
             if tracker and len(chosen) < room:
                 chosen.append(tracker)
-                tracker.is_busy, tracker.asked_at, tracker.status.state = True, now, "asking"
+                tracker.is_busy, tracker.asked_at = True, now
+                tracker.status = tracker.status._replace(state="asking")
         return chosen, look_again
 
     def _turn(self, trackers: Sequence[_Tracker], now: float) -> tuple[_Tracker | None, float]:
@@ -274,7 +273,7 @@ class Announcer:
                 if tracker.knows_us_by:
                     tracker.event = event
                     if tracker.status.state == "working":
-                        tracker.status.next_announce = self._clock()
+                        tracker.status = tracker.status._replace(next_announce=self._clock())
 
     def _take_completed(self) -> str | None:
         with self._wake:
@@ -342,14 +341,22 @@ class Announcer:
             logger.warning("%s: %s", tracker.client.url, response.warning)
         with self._wake:
             status, now = tracker.status, self._clock()
-            status.peers = len(response.peers) + (0 if is_first else status.peers)
+            peers = len(response.peers) + (0 if is_first else status.peers)
+            tracker.status = status._replace(peers=peers)
             if is_first:
-                status.state, status.error, status.failures = "working", None, 0
-                status.warning, status.external_ip = response.warning, response.external_ip
-                status.seeders, status.leechers = response.seeders, response.leechers
                 longest = self._config.max_announce_interval
                 tracker.earliest = now + min(least, longest)
-                status.next_announce = now + min(max(response.interval, least), longest)
+                tracker.status = TrackerStatus(
+                    status.url,
+                    "working",
+                    warning=response.warning,
+                    next_announce=now + min(max(response.interval, least), longest),
+                    peers=peers,
+                    seeders=response.seeders,
+                    leechers=response.leechers,
+                    tier=status.tier,
+                    external_ip=response.external_ip,
+                )
                 tier = self._tiers[status.tier - 1]
                 tier.remove(tracker)
                 tier.insert(0, tracker)
@@ -357,23 +364,24 @@ class Announcer:
 
     def _failed(self, tracker: _Tracker, error: TrackerError) -> None:
         with self._wake:
-            status = tracker.status
-            status.state, status.error = "failing", str(error)
-            status.failures += 1
+            failures = tracker.status.failures + 1
             delay = error.retry_in or 0.0
             if not isinstance(error, TrackerSilent):
-                delay = max(retry_delay(status.failures, self._config), delay)
-            status.next_announce = self._clock() + delay
-        log = logger.warning if status.failures == 1 and not self._stopping else logger.debug
+                delay = max(retry_delay(failures, self._config), delay)
+            tracker.status = tracker.status._replace(
+                state="failing", error=str(error), failures=failures, next_announce=self._clock() + delay
+            )
+        log = logger.warning if failures == 1 and not self._stopping else logger.debug
         log("tracker %s: %s; next try in %.0f s", tracker.client.url, error, delay)
 
     def _done(self, tracker: _Tracker) -> None:
         with self._wake:
             tracker.is_busy = False
             if tracker.status.state == "asking":  # we are stopping, and did not ask after all
-                tracker.status.state = "working" if tracker.knows_us_by else "waiting"
+                state = "working" if tracker.knows_us_by else "waiting"
+                tracker.status = tracker.status._replace(state=state)
             if tracker.event and tracker.knows_us_by and tracker.status.state == "working":
-                tracker.status.next_announce = self._clock()  # it completed meanwhile
+                tracker.status = tracker.status._replace(next_announce=self._clock())  # it completed meanwhile
             self._tell_news()
 
     # --- the end ---------------------------------------------------------------------------------------

@@ -45,7 +45,6 @@ Lock: none.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from math import isqrt
 from random import Random
@@ -124,20 +123,20 @@ class PeerView(NamedTuple):
     uploaded: int = 0
 
 
-@dataclass(slots=True, eq=False)
 class _Known:
     """A peer, and what we remember of it."""
 
-    view: PeerView
-    since: float  # when we first saw it
-    waiting_since: float  # when it lost its slot, else when we first saw it
-    downloaded_before: int  # until the last round
-    uploaded_before: int
-    received: tuple[int, ...] = (0,) * MEASURED_ROUNDS  # bytes in each of the last rounds
-    unchoked_at: float | None = None
-    uploaded_before_turn: int = 0
-    had_turn: bool = False
-    is_regular: bool = False  # it holds its slot by what it sends us
+    def __init__(self, view: PeerView, now: float) -> None:
+        self.view = view
+        self.since = now  # when we first saw it
+        self.waiting_since = now  # when it lost its slot, else when we first saw it
+        self.downloaded_before = view.downloaded  # until the last round
+        self.uploaded_before = view.uploaded
+        self.received: tuple[int, ...] = (0,) * MEASURED_ROUNDS  # bytes in each of the last rounds
+        self.unchoked_at: float | None = None
+        self.uploaded_before_turn = 0
+        self.had_turn = False
+        self.is_regular = False  # it holds its slot by what it sends us
 
     @property
     def is_unchoked(self) -> bool:
@@ -233,7 +232,7 @@ class Choker:
         """Take the new snapshots; forget who has left."""
         before, self._peers = self._peers, {}
         for view in views:
-            known = before.get(view.key) or _Known(view, now, now, view.downloaded, view.uploaded)
+            known = before.get(view.key) or _Known(view, now)
             known.view = view
             self._peers[view.key] = known
 

@@ -1,13 +1,13 @@
 """Every tunable of the client, once: unit, reason, precedent.
 
 The precedents were read from the sources of libtorrent, Transmission, rain, rqbit, aria2 and
-Mainline. `Config` is frozen; a command line option makes a changed copy with `replace`.
+Mainline. A `Config` does not change; a command line option makes a changed copy with `_replace`.
 
 Thread: none (immutable).
 Lock: none.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -16,8 +16,7 @@ BLOCK_SIZE = 16 * KIB
 """Bytes per requested block. BEP 3: "all current implementations use 2^14"; more is cut off by some."""
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """The numbers that decide how one session behaves."""
 
     # --- peers -----------------------------------------------------------------------------------

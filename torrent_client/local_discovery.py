@@ -20,9 +20,8 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from torrent_client.config import Config
 from torrent_client.errors import ProtocolViolation
@@ -57,12 +56,11 @@ IP_MULTICAST_ALL: Final = 49
 """Of Linux, and missing in `socket`: off, so that a socket hears only the groups that it joined itself."""
 
 
-@dataclass(slots=True)
-class _Torrent:
+class _Torrent(NamedTuple):
     """A torrent that is announced: who wants its peers, and whom we have heard."""
 
     on_peers: OnPeers
-    heard: set[PeerAddress] = field(default_factory=set)
+    heard: set[PeerAddress]
 
 
 class LocalDiscovery:

@@ -15,7 +15,6 @@ Lock: `_lock`, a leaf, around all of it; messages are sent after it was released
 
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
 from hashlib import sha1
 from threading import Lock
 from typing import Final, NamedTuple, TypeAlias
@@ -57,13 +56,13 @@ class MetadataProgress(NamedTuple):
     offers: int
 
 
-@dataclass(slots=True)
 class _Assembly:
     """One attempt to put the metadata together."""
 
-    size: int
-    pieces: dict[int, bytes] = field(default_factory=dict)
-    suppliers: set[Peer] = field(default_factory=set)
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.pieces: dict[int, bytes] = {}
+        self.suppliers: set[Peer] = set()
 
     @property
     def count(self) -> int:

@@ -17,7 +17,6 @@ import ipaddress
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
@@ -51,7 +50,6 @@ MAX_TAKEN: Final = 100
 NOWHERE, THIS_MACHINE, OUR_NETWORK, INTERNET = range(-1, 3)  # distances of addresses
 
 
-@dataclass(slots=True)
 class _Record:
     """What passed between us and a peer.
 
@@ -62,10 +60,11 @@ class _Record:
         untimely: how many have come since then.
     """
 
-    next_message: float
-    told: set[PeerAddress] = field(default_factory=set)
-    heard_at: float = -math.inf
-    untimely: int = 0
+    def __init__(self, next_message: float) -> None:
+        self.next_message = next_message
+        self.told: set[PeerAddress] = set()
+        self.heard_at = -math.inf
+        self.untimely = 0
 
 
 class PeerExchange:

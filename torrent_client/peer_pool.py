@@ -15,7 +15,6 @@ import heapq
 import ipaddress
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from threading import Lock
 from typing import Final
 
@@ -27,13 +26,15 @@ GIVEN_PRIORITY: Final = 1 << 32
 """Above every priority of BEP 40, which have 32 bits: the user knows better."""
 
 
-@dataclass(slots=True)
 class _Known:
     """One address and our luck with it."""
 
-    source: str
-    failures: int = 0
-    busy: bool = False  # being dialled, or connected
+    __slots__ = ("busy", "failures", "source")
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.failures = 0
+        self.busy = False  # being dialled, or connected
 
 
 class PeerPool:

@@ -151,7 +151,7 @@ class PieceManager:
             prefers_runs: of equally good pieces ask it for neighbours, from the first one on.
         """
         with self._lock:
-            self._book.peers[peer] = PeerRecord(peer, prefers_runs=prefers_runs, suggested=int(prefers_runs))
+            self._book.peers[peer] = PeerRecord(peer, prefers_runs=prefers_runs)
 
     def remove_peer(self, peer: PeerKey) -> None:
         """Forget a peer; what it was asked for goes to others."""

@@ -16,7 +16,6 @@ Lock: `_lock`, a leaf; a parent is asked after it has been released.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from threading import Lock
 
 from torrent_client.config import BLOCK_SIZE, KIB
@@ -103,17 +102,18 @@ class RateLimiter:
             return max(0.0, -self._balance / rate)
 
 
-@dataclass(frozen=True, slots=True)
 class Limits:
     """The limits of both directions, none by default.
 
-    Attributes:
+    Args:
         download: of bytes that we take.
         upload: of bytes of blocks that we give.
     """
 
-    download: RateLimiter = field(default_factory=RateLimiter)
-    upload: RateLimiter = field(default_factory=RateLimiter)
+    def __init__(self, download: RateLimiter | None = None, upload: RateLimiter | None = None) -> None:
+        """Keep both."""
+        self.download = download or RateLimiter()
+        self.upload = upload or RateLimiter()
 
     def nested(self, download: float = 0.0, upload: float = 0.0) -> "Limits":
         """Return limits of their own, in bytes per second, that lie within these."""

@@ -21,7 +21,6 @@ Lock: none; used under the PieceManager's lock.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torrent_client.active_piece import ActivePiece, BufferPool, PeerKey
@@ -35,25 +34,31 @@ UNASKED_BLOCKS_TOLERATED = 64
 crossed our `cancel`."""
 
 
-@dataclass(slots=True, eq=False)
 class PeerRecord:
-    """What we know of one peer."""
+    """What we know of one peer.
 
-    key: PeerKey
-    pieces: int = 0  # set of bits
-    in_flight: dict[int, float] = field(default_factory=dict)  # block number in the torrent: asked at
-    own: list[ActivePiece] = field(default_factory=list)  # begun by it, with blocks still to ask for
-    rate: float = 0.0  # bytes per second, of the last seconds
-    last_block: float = 0.0  # when a block came, or when it was first asked again
-    late_answers: int = UNASKED_BLOCKS_TOLERATED  # blocks it may still send unasked
-    on_parole: bool = False
-    is_snubbed: bool = False  # it kept us waiting for too long, and nothing came since
-    refused: int = 0  # set of bits: it rejected requests for them lately
-    forgive_at: float = 0.0  # when to ask for those again; 0 until the next tick sets it
-    allowed_fast: int = 0  # set of bits: it serves them even while it chokes us
-    suggested: int = 0  # set of bits: it has them at hand (BEP 6)
-    chokes: bool = False
-    prefers_runs: bool = False  # neighbouring pieces come in one answer: a web seed
+    Args:
+        key: whose record it is.
+        prefers_runs: neighbouring pieces come in one answer: a web seed.
+    """
+
+    def __init__(self, key: PeerKey, *, prefers_runs: bool = False) -> None:
+        """Know nothing yet."""
+        self.key = key
+        self.prefers_runs = prefers_runs
+        self.pieces = 0  # set of bits
+        self.in_flight: dict[int, float] = {}  # block number in the torrent: asked at
+        self.own: list[ActivePiece] = []  # begun by it, with blocks still to ask for
+        self.rate = 0.0  # bytes per second, of the last seconds
+        self.last_block = 0.0  # when a block came, or when it was first asked again
+        self.late_answers = UNASKED_BLOCKS_TOLERATED  # blocks it may still send unasked
+        self.on_parole = False
+        self.is_snubbed = False  # it kept us waiting for too long, and nothing came since
+        self.refused = 0  # set of bits: it rejected requests for them lately
+        self.forgive_at = 0.0  # when to ask for those again; 0 until the next tick sets it
+        self.allowed_fast = 0  # set of bits: it serves them even while it chokes us
+        self.suggested = int(prefers_runs)  # set of bits: it has them at hand (BEP 6)
+        self.chokes = False
 
     @property
     def servable(self) -> int:

@@ -19,10 +19,9 @@ import json
 import logging
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import sha1
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torrent_client.bitfield import Bitfield
 from torrent_client.errors import StorageError
@@ -35,8 +34,7 @@ MAX_STATE_SIZE = 64 * 1024 * 1024
 """Bytes of a state file that we read at most: 200,000 files need some 20 MB."""
 
 
-@dataclass(slots=True)
-class ResumeData:
+class ResumeData(NamedTuple):
     """What is known of a torrent from earlier runs.
 
     Attributes:

@@ -24,7 +24,6 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -65,17 +64,16 @@ _SEPARATOR = "\0"
 """Between the components of a key: no name holds it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Renamed:
+class Renamed(NamedTuple):
     """One file that does not get the name that the torrent gives it.
 
     Attributes:
-        index: the file's place in the torrent, from 0.
+        file_index: the file's place in the torrent, from 0.
         wanted: the components that the torrent asked for, unchecked: see `__str__`.
         path: the relative path that it gets.
     """
 
-    index: int
+    file_index: int
     wanted: tuple[str, ...]
     path: PurePosixPath
 

@@ -25,7 +25,6 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path, PurePosixPath
 from threading import Event, Lock, Thread
@@ -70,14 +69,16 @@ class _Segment(NamedTuple):
     length: int
 
 
-@dataclass(slots=True)
 class _Handle:
-    """An open file; closed when it is neither in the table nor in use."""
+    """An open file in use; closed when it is neither in the table nor in use."""
 
-    descriptor: int
-    writable: bool
-    users: int = 0
-    retired: bool = False
+    __slots__ = ("descriptor", "retired", "users", "writable")
+
+    def __init__(self, descriptor: int, *, writable: bool) -> None:
+        self.descriptor = descriptor
+        self.writable = writable
+        self.users = 1
+        self.retired = False
 
 
 class Storage:
@@ -479,7 +480,7 @@ class Storage:
             if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._close_idle():
                 raise
             descriptor = self._open_file(self._entry(number), access)
-        handle = _Handle(descriptor, access > _Access.READ, users=1)
+        handle = _Handle(descriptor, writable=access > _Access.READ)
         with self._files_lock:
             fallen = [self._handles.pop(number)] if number in self._handles else []
             if access is not _Access.READ:

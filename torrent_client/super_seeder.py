@@ -16,7 +16,6 @@ Lock: `_lock`, a leaf.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 from threading import Lock
 from typing import NamedTuple
@@ -36,13 +35,13 @@ class Offer(NamedTuple):
     piece_index: int
 
 
-@dataclass(slots=True)
 class _Leecher:
     """What one peer has and what it was shown, as sets of bits."""
 
-    pieces: int = 0
-    shown: int = 0  # and not passed on yet
-    shown_at: float = 0.0  # when it was last shown one
+    def __init__(self) -> None:
+        self.pieces = 0
+        self.shown = 0  # and not passed on yet
+        self.shown_at = 0.0  # when it was last shown one
 
 
 class SuperSeeder:

@@ -23,7 +23,6 @@ Lock: none.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import sha1
@@ -62,27 +61,8 @@ class FileEntry(NamedTuple):
     is_padding: bool = False
 
 
-@dataclass(frozen=True)
-class TorrentFile:
-    """A torrent's facts.
-
-    Attributes:
-        info_hash: 20 bytes, the SHA-1 of the raw `info` dictionary.
-        name: the file's or the directory's name, as the torrent gives it.
-        piece_length: bytes of every piece but the last.
-        piece_hashes: 20 bytes for each piece.
-        files: in the order in which their bytes follow each other.
-        is_multi_file: whether the files lie in a directory called `name`.
-        trackers: announce URLs in tiers, the best first (BEP 12).
-        web_seeds: URLs of HTTP servers with the same files (BEP 19).
-        http_seeds: URLs of scripts that give pieces (BEP 17).
-        nodes: addresses of DHT nodes (BEP 5).
-        is_private: peers may come from the trackers alone (BEP 27).
-        is_hybrid: it is a v2 torrent as well, and we use its v1 side (BEP 52).
-        comment, created_by, creation_date, source: what its maker said.
-        renamed: files whose path was not safe or not unique, with what we made of it.
-        info: the raw bytes of the `info` dictionary.
-    """
+class _Fields(NamedTuple):
+    """The fields of a `TorrentFile`."""
 
     info_hash: bytes
     name: str
@@ -102,6 +82,28 @@ class TorrentFile:
     source: str | None = None
     renamed: tuple[Renamed, ...] = ()
     info: bytes = b""
+
+
+class TorrentFile(_Fields):
+    """A torrent's facts.
+
+    Attributes:
+        info_hash: 20 bytes, the SHA-1 of the raw `info` dictionary.
+        name: the file's or the directory's name, as the torrent gives it.
+        piece_length: bytes of every piece but the last.
+        piece_hashes: 20 bytes for each piece.
+        files: in the order in which their bytes follow each other.
+        is_multi_file: whether the files lie in a directory called `name`.
+        trackers: announce URLs in tiers, the best first (BEP 12).
+        web_seeds: URLs of HTTP servers with the same files (BEP 19).
+        http_seeds: URLs of scripts that give pieces (BEP 17).
+        nodes: addresses of DHT nodes (BEP 5).
+        is_private: peers may come from the trackers alone (BEP 27).
+        is_hybrid: it is a v2 torrent as well, and we use its v1 side (BEP 52).
+        comment, created_by, creation_date, source: what its maker said.
+        renamed: files whose path was not safe or not unique, with what we made of it.
+        info: the raw bytes of the `info` dictionary.
+    """
 
     @classmethod
     def from_file(cls, path: str | Path) -> "TorrentFile":
@@ -169,7 +171,7 @@ class TorrentFile:
 
     def with_trackers(self, tiers: Sequence[tuple[str, ...]]) -> "TorrentFile":
         """Return the torrent with more tiers of trackers, behind those that it has."""
-        return replace(self, trackers=(*self.trackers, *tiers))
+        return self._replace(trackers=(*self.trackers, *tiers))
 
     def stored_as(self, name: str) -> "TorrentFile":
         """Return the torrent with its file, or its directory, under another name on disk.
@@ -178,7 +180,7 @@ class TorrentFile:
             name: one path component, the user's own choice.
         """
         files = (file._replace(path=PurePosixPath(name, *file.path.parts[1:])) for file in self.files)
-        return replace(self, files=tuple(files))
+        return self._replace(files=tuple(files))
 
 
 _OTHER_FILES: Final = {

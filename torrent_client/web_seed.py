@@ -21,7 +21,6 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from threading import Event, Thread
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
@@ -89,7 +88,7 @@ class WebSeed(BlockSource):
     ) -> None:
         """Begin waiting; nothing is sent before `start`."""
         depth = config.web_seed_queue_depth
-        super().__init__(url, RequestPipeline(replace(config, max_queue_depth=depth, default_reqq=depth)))
+        super().__init__(url, RequestPipeline(config._replace(max_queue_depth=depth, default_reqq=depth)))
         self.url = url
         self.shown_url = _without_password(url)
         self._torrent = torrent

@@ -5,7 +5,6 @@ Thread: main; it draws, and waits for signals.
 Lock: none.
 """
 
-import dataclasses
 import json
 import logging
 import os
@@ -104,7 +103,7 @@ def _choices(options: Namespace) -> DownloadOptions:
 
 
 def _config(options: Namespace) -> Config:
-    return dataclasses.replace(config_of(options), stop_after_idle=options.stop_timeout)
+    return config_of(options)._replace(stop_after_idle=options.stop_timeout)
 
 
 def config_of(options: Namespace) -> Config:
@@ -279,11 +278,11 @@ def _as_values(kind: str, stats: TorrentStats, session: Session) -> dict[str, An
     del value["piece_states"]
     value["peers"] = [peer._asdict() for peer in stats.peers]
     value["web_seeds"] = [web_seed._asdict() for web_seed in stats.web_seeds]
-    value["trackers"] = [dataclasses.asdict(tracker) for tracker in stats.trackers]
+    value["trackers"] = [tracker._asdict() for tracker in stats.trackers]
     for tracker in value["trackers"]:
         tracker["next_in"] = round(max(0.0, tracker.pop("next_announce") - time.monotonic()), 1)
     limits = {"max_download_rate": session.limits.download.rate, "max_upload_rate": session.limits.upload.rate}
-    dht = dataclasses.asdict(session.dht) if session.dht else None
+    dht = session.dht.as_values() if session.dht else None
     return {"type": kind, **value, "all_torrents": limits, "portmap": session.portmap.as_values(), "dht": dht}
 
 

@@ -17,9 +17,8 @@ import logging
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from torrent_client.dht.address_votes import AddressVotes
 from torrent_client.dht.lookup import Contact, Lookup
@@ -54,8 +53,7 @@ MAX_PINGS: Final = 10
 """Unknown nodes that asked us and are being pinged at once."""
 
 
-@dataclass(slots=True, eq=False)
-class _Pending:
+class _Pending(NamedTuple):
     """A query that waits for its answer."""
 
     endpoint: Endpoint
@@ -66,14 +64,20 @@ class _Pending:
     on_slow: Callable[[], None] | None
 
 
-@dataclass(slots=True, eq=False)
 class _Walk:
     """A lookup, and whom it is for."""
 
-    lookup: Lookup
-    search: Search | None = None  # None: to fill the table
-    on_done: Callable[[], None] = lambda: None
-    wants: tuple[str, ...] = ()
+    def __init__(
+        self,
+        lookup: Lookup,
+        search: Search | None = None,
+        on_done: Callable[[], None] = lambda: None,
+        wants: tuple[str, ...] = (),
+    ) -> None:
+        self.lookup = lookup
+        self.search = search  # None: to fill the table
+        self.on_done = on_done
+        self.wants = wants
 
 
 class DhtEngine:
@@ -197,7 +201,7 @@ class DhtEngine:
                     self.table.failed(NodeInfo(pending.node_id, pending.endpoint))
                 pending.on_silence("no answer")
             elif (on_slow := pending.on_slow) and now - pending.sent_at >= SLOW_AFTER:
-                pending.on_slow = None
+                self._pending[transaction] = pending._replace(on_slow=None)
                 on_slow()
         if self._refreshes and not any(walk.search is None for walk in self._walks):
             self._walk(_Walk(Lookup(self._refreshes[0], self.table.closest(self._refreshes.popleft()))))

@@ -13,7 +13,6 @@ Lock: none.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
@@ -40,7 +39,6 @@ class _State(Enum):
     FAILED = auto()
 
 
-@dataclass(slots=True, eq=False)
 class Contact:
     """A node on the way.
 
@@ -52,12 +50,16 @@ class Contact:
         is_stepping_stone: only shows the way, as a router does: nobody announces there.
     """
 
-    endpoint: Endpoint
-    node_id: bytes
-    hop: int
-    token: bytes = b""
-    is_stepping_stone: bool = False
-    state: _State = _State.NEW
+    __slots__ = ("endpoint", "hop", "is_stepping_stone", "node_id", "state", "token")
+
+    def __init__(self, endpoint: Endpoint, node_id: bytes, hop: int, *, is_stepping_stone: bool = False) -> None:
+        """Keep what is known before it was asked."""
+        self.endpoint = endpoint
+        self.node_id = node_id
+        self.hop = hop
+        self.token = b""
+        self.is_stepping_stone = is_stepping_stone
+        self.state = _State.NEW
 
 
 class Lookup:

@@ -20,13 +20,12 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from queue import SimpleQueue
 from selectors import EVENT_READ, DefaultSelector
 from threading import Event, Thread
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from torrent_client import trace
 from torrent_client.config import DHT_ROUTERS, Config
@@ -59,8 +58,7 @@ RECEIVE_BUFFER: Final = 256 * 1024
 """Bytes of datagrams that the kernel keeps for us while a look-up's answers come all at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class DhtFamilyStats:
+class DhtFamilyStats(NamedTuple):
     """One address family's half.
 
     Attributes:
@@ -90,8 +88,7 @@ class DhtFamilyStats:
     stored_peers: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class DhtStats:
+class DhtStats(NamedTuple):
     """A snapshot of the node.
 
     Attributes:
@@ -113,6 +110,14 @@ class DhtStats:
         """The half that is doing best: the other one matters only where this one does not work."""
         order = ("ready", "bootstrapping", "unreachable")
         return min(self.halves, key=lambda half: (order.index(half.state), -half.nodes))
+
+    def as_values(self) -> dict[str, Any]:
+        """Return it as values that JSON knows."""
+        return {
+            "port": self.port,
+            "ipv4": self.ipv4._asdict() if self.ipv4 else None,
+            "ipv6": self.ipv6._asdict() if self.ipv6 else None,
+        }
 
     @property
     def nodes(self) -> int:

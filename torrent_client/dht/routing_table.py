@@ -18,7 +18,6 @@ Lock: none.
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 from torrent_client.dht.node_id import common_bits, distance, is_public, random_id
@@ -37,7 +36,6 @@ REFRESH_AFTER: Final = 900.0
 """Seconds without a change after which a bucket is refreshed; BEP 5."""
 
 
-@dataclass(slots=True)
 class KnownNode:
     """A node in the table.
 
@@ -47,9 +45,13 @@ class KnownNode:
         failures: our queries since that it left without an answer.
     """
 
-    info: NodeInfo
-    heard_at: float
-    failures: int = 0
+    __slots__ = ("failures", "heard_at", "info")
+
+    def __init__(self, info: NodeInfo, heard_at: float) -> None:
+        """Begin without failures."""
+        self.info = info
+        self.heard_at = heard_at
+        self.failures = 0
 
     @property
     def is_bad(self) -> bool:
@@ -61,13 +63,13 @@ class KnownNode:
         return not self.failures and now - self.heard_at < GOOD_FOR
 
 
-@dataclass(slots=True)
 class _Bucket:
     """Nodes of one distance, those heard of first at the front."""
 
-    changed_at: float
-    nodes: list[KnownNode] = field(default_factory=list)
-    spares: list[KnownNode] = field(default_factory=list)
+    def __init__(self, changed_at: float) -> None:
+        self.changed_at = changed_at
+        self.nodes: list[KnownNode] = []
+        self.spares: list[KnownNode] = []
 
     @property
     def is_full(self) -> bool:

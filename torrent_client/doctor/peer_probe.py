@@ -450,8 +450,7 @@ class PeerProbe:
 
 def _hasty(config: Config, patience: Patience) -> Config:
     """Return the settings with less time for everything."""
-    return replace(
-        config,
+    return config._replace(
         connect_timeout=patience.connect,
         handshake_timeout=patience.handshake,
         proxy_timeout=min(config.proxy_timeout, 2 * patience.connect),

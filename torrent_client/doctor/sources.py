@@ -12,7 +12,6 @@ Lock: none.
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from hashlib import sha1
 from pathlib import Path
 from threading import Event
@@ -209,7 +208,7 @@ def dht_finding(patient: Patient, port: int, on_peers: OnPeers, is_over: Callabl
 
     began = time.monotonic()
     try:
-        node = DhtNode(replace(patient.config, dht_read_only=True), port)
+        node = DhtNode(patient.config._replace(dht_read_only=True), port)
     except TorrentError as error:
         return Finding("dht", "", Outcome.BAD, str(error), "end programs that use UDP, or restart the machine")
     node.start()
@@ -350,7 +349,7 @@ def web_seed_finding(
     from torrent_client.http_fetcher import HttpFetcher  # here, because it loads `requests`
 
     began = time.monotonic()
-    fetcher = HttpFetcher(replace(config, web_seed_timeout=WEB_SEED_TIMEOUT))
+    fetcher = HttpFetcher(config._replace(web_seed_timeout=WEB_SEED_TIMEOUT))
     on_open(fetcher.close)
     size = min(torrent.piece_length, torrent.total_length)
     is_whole = size <= MAX_WHOLE_PIECE

@@ -11,8 +11,10 @@ Thread: pure.
 Lock: none.
 """
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
 from itertools import islice
+from types import MappingProxyType
+from typing import NamedTuple
 
 from torrent_client.config import MAX_TORRENT_SIZE
 from torrent_client.errors import BencodeError, ProtocolViolation
@@ -37,8 +39,7 @@ MAX_CLIENT_NAME = 64
 """Characters of a peer's client name that are kept: it is shown in a table."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExtendedHandshake:
+class ExtendedHandshake(NamedTuple):
     """What a peer says of itself; every field may be missing.
 
     Attributes:
@@ -53,7 +54,7 @@ class ExtendedHandshake:
         prefers_encryption: it would rather be dialled with message stream encryption (`e`, BEP 11).
     """
 
-    extensions: dict[str, int] = field(default_factory=dict)
+    extensions: Mapping[str, int] = MappingProxyType({})
     client: str | None = None
     port: int | None = None
     request_queue: int | None = None
@@ -66,9 +67,8 @@ class ExtendedHandshake:
     def updated_by(self, later: "ExtendedHandshake") -> "ExtendedHandshake":
         """Return what holds after a later handshake, which need only say what has changed (BEP 10)."""
         kept = {name: number for name, number in self.extensions.items() if name not in later.switched_off}
-        known = islice((kept | later.extensions).items(), MAX_EXTENSIONS)  # it may say a thousand new ones each time
-        return replace(
-            later,
+        known = islice({**kept, **later.extensions}.items(), MAX_EXTENSIONS)  # it may say a thousand new ones each time
+        return later._replace(
             extensions=dict(known),
             client=later.client or self.client,
             port=later.port or self.port,

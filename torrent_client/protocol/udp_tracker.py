@@ -19,7 +19,6 @@ Lock: none.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from struct import iter_unpack, pack, unpack_from
 from typing import Final, NamedTuple
@@ -53,8 +52,7 @@ class Action(IntEnum):
 EVENTS: Final = {None: 0, "completed": 1, "started": 2, "stopped": 3}
 
 
-@dataclass(frozen=True, slots=True)
-class AnnounceRequest:
+class AnnounceRequest(NamedTuple):
     """What an announce says.
 
     Attributes:

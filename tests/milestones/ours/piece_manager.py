@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterable
-from dataclasses import replace
 
 from torrent_client import piece_manager
 from torrent_client.active_piece import PeerKey
@@ -14,7 +13,7 @@ class PieceManager(piece_manager.PieceManager):
 
     def __init__(self, hashes: list[bytes], piece_length: int, length: int) -> None:
         """Begin with nothing."""
-        config = replace(Config(), random_first_pieces=0)
+        config = Config()._replace(random_first_pieces=0)
         super().__init__(b"".join(hashes), piece_length, length, config, random.Random())
 
     def add_peer(self, peer: PeerKey, pieces: Iterable[int] = ()) -> None:
