@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests.support import payload
-from torrent_client.errors import StorageError
-from torrent_client.storage import FREE_SPACE_RESERVE, Storage
+from torrent_client.errors import FileVanished, StorageError
+from torrent_client.storage import FREE_SPACE_RESERVE, LOOK_INTERVAL, Storage
 from torrent_client.torrent_parser import FileEntry
 
 PIECE = 4096
@@ -384,13 +384,42 @@ def test_a_missing_file_is_not_made_again(make: Callable[..., Storage], use: Use
 
 def test_a_file_deleted_under_an_open_handle_is_a_storage_error(make: Callable[..., Storage]) -> None:
     """The handle would take the bytes of a file without a name, and the download would end with nothing."""
-    storage = make(2 * PIECE)
+    now = 1000.0
+    storage = make(3 * PIECE, clock=lambda: now)
     storage.preallocate()
     storage.write_piece(0, payload(PIECE))
     on_disk(storage, 0).unlink()
-    with pytest.raises(StorageError, match="not there"):
-        storage.write_piece(1, payload(PIECE))
+    storage.write_piece(1, payload(PIECE))  # nobody looks after each piece
+    now += LOOK_INTERVAL
+    with pytest.raises(FileVanished, match="not there"):
+        storage.write_piece(2, payload(PIECE))
     assert not on_disk(storage, 0).exists()
+
+
+@pytest.mark.parametrize("max_open_files", [0, 1, 2])
+def test_a_file_deleted_after_its_last_piece_is_told_at_the_end(
+    make: Callable[..., Storage], max_open_files: int
+) -> None:
+    """Whether it is still open or not; and what is there is found to be there."""
+    storage = make(PIECE, PIECE, max_open_files=max_open_files, clock=lambda: 0.0)
+    storage.preallocate()
+    fill(storage, payload(2 * PIECE))
+    storage.refuse_deleted()
+    fill(storage, payload(2 * PIECE))
+    on_disk(storage, 0).unlink()
+    with pytest.raises(FileVanished, match="not there"):
+        storage.refuse_deleted()
+
+
+def test_a_file_that_was_moved_away_after_the_last_look_is_not_missed(make: Callable[..., Storage]) -> None:
+    """What was written, looked at and closed is the user's."""
+    storage = make(PIECE, PIECE, max_open_files=1, clock=lambda: 0.0)
+    storage.preallocate()
+    storage.write_piece(0, payload(PIECE))
+    storage.refuse_deleted()
+    storage.write_piece(1, payload(PIECE))
+    on_disk(storage, 0).rename(storage.root / "seen")
+    storage.refuse_deleted()
 
 
 def test_a_file_that_is_too_short_is_a_storage_error(make: Callable[..., Storage]) -> None:

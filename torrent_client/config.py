@@ -229,8 +229,9 @@ class Config(NamedTuple):
     verifies: the memory stays small, and with many fast peers all processors hash. Measured against two
     verifiers and an unbounded queue: the same speed with 26 instead of 88 MB."""
 
-    max_open_files: int = 64
-    """File handles of one torrent kept open; the usual limit of a process is 1,024 for everything."""
+    max_open_files: int = 500
+    """File handles of one torrent kept open, if the process may have so many (libtorrent: 500 of all together). With
+    fewer handles than files most pieces have to open a file, which takes longer than to write to it."""
 
     stop_after_idle: float = 0.0
     """Seconds without a byte received after which a download gives up; 0 never (aria2's default)."""

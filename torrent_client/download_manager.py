@@ -390,6 +390,11 @@ class DownloadManager:
         """The last wanted piece is on disk; to trackers that is completion only if no other is lacking."""
         if not self.pieces.is_done:
             return  # other files were chosen meanwhile
+        try:
+            self.storage.refuse_deleted()
+        except StorageError as error:
+            self._fail(error)
+            return
         self._state = TorrentState.COMPLETE
         if self.pieces.is_complete and not self._had_everything:
             self._had_everything = True

@@ -4,8 +4,8 @@
     pieces    |  piece 0  |  piece 1  |  piece 2  |  piece 3  | pc 4|
     piece 1 = the end of a.txt, all of b.txt, the beginning of c.iso: three pwrites
 
-Files are created sparse at their full size, never truncated and never reached through a symbolic link;
-handles are opened when needed and the least recently used one is closed beyond a limit.
+Files are created sparse at their full size, never truncated and never reached through a symbolic link (see
+`open_files`).
 
 Files that nobody wants are not made and never written. What comes of them with the pieces of their
 neighbours goes to the part file (see `part_file`), a hidden file in the output directory: beside the data
@@ -14,23 +14,23 @@ the bytes move there, and an empty part file is removed.
 
 Spec: BEP 3 (files), BEP 47 (pad files); the guide's Task 12.
 Thread: any; verifiers write, peers' writers read, housekeeping asks for sizes.
-Lock: `_files_lock`, a leaf, around the table of handles only: no read or write happens under it.
+Lock: none of its own; `OpenFiles` has one. Sets that several threads change are changed by single calls.
 """
 
 import errno
 import logging
 import os
 import stat
+import time
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from enum import IntEnum
 from pathlib import Path, PurePosixPath
-from threading import Event, Lock, Thread
+from threading import Event, Thread
 from typing import NamedTuple
 
 from torrent_client.errors import FileVanished, StorageError
+from torrent_client.open_files import Access, OpenFiles
 from torrent_client.part_file import Apart, PartLayout
 from torrent_client.torrent_parser import FileEntry
 
@@ -39,16 +39,9 @@ logger = logging.getLogger(__name__)
 FREE_SPACE_RESERVE = 1024 * 1024
 """Bytes left free on the disk: a file system filled to the last block cannot even save the state."""
 
-_OPEN_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-"""No links, nothing inherited, and no waiting for the other end of a pipe that lies in a file's place."""
-
-
-class _Access(IntEnum):
-    """What a handle is for; each one can do what those before it can."""
-
-    READ = os.O_RDONLY
-    WRITE = os.O_RDWR
-    CREATE = os.O_RDWR | os.O_CREAT
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks whether a file that we write to was deleted: a look after each write took as long as
+all else that Python does about it."""
 
 
 class FileStamp(NamedTuple):
@@ -69,18 +62,6 @@ class _Segment(NamedTuple):
     length: int
 
 
-class _Handle:
-    """An open file in use; closed when it is neither in the table nor in use."""
-
-    __slots__ = ("descriptor", "retired", "users", "writable")
-
-    def __init__(self, descriptor: int, *, writable: bool) -> None:
-        self.descriptor = descriptor
-        self.writable = writable
-        self.users = 1
-        self.retired = False
-
-
 class Storage:
     """Reads and writes the pieces of one torrent.
 
@@ -92,6 +73,7 @@ class Storage:
         wanted: whether each file is wanted; None for all.
         part_name: what the part file is called; another one for each torrent in the directory.
         read_only: refuse to create or write anything.
+        clock: seconds.
     """
 
     def __init__(
@@ -104,6 +86,7 @@ class Storage:
         wanted: Sequence[bool] | None = None,
         part_name: str = ".unwanted",
         read_only: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Open nothing yet."""
         self.root = root
@@ -115,20 +98,25 @@ class Storage:
         self._piece_length = piece_length
         self._total_length = sum(file.length for file in files)
         self._ends = [file.offset + file.length for file in self.files]
-        self._max_open_files = max_open_files
-        self._read_only = read_only
-        self._files_lock = Lock()
-        self._handles: OrderedDict[int, _Handle] = OrderedDict()
-        self._written: set[int] = set()  # numbers of files with something that was not synced yet
+        self._root_prefix = os.path.join(root, "")  # a `Path` does not end with a slash
+        self._entries = (*self.files, self.part_file)
+        self._open_files = OpenFiles(root, self._entries, max_open_files, read_only=read_only)
+        self._unsynced: set[int] = set()  # numbers of files with something that was not synced yet
+        self._unseen: set[int] = set()  # numbers of files that were not looked at since they were written to
+        self._look_again = 0.0  # when to look at them
+        self._clock = clock
         self._stamps: dict[int, FileStamp] = {}  # of the files as we left them
         self._restamp: set[int] = set()  # numbers of files that we have changed since
-        self._closed = False
 
     def path(self, file: FileEntry) -> Path:
         """Return where a file lies."""
         return self.root / file.path
 
     # --- before the download -----------------------------------------------------------------------
+
+    def _place(self, file: FileEntry) -> str:
+        """Return what `path` does, for loops over all files: a `Path` takes longer to make than most system calls."""
+        return f"{self._root_prefix}{file.path}"
 
     def find_parts(self) -> None:
         """Find out what is in the part file, before anything is read or judged.
@@ -140,7 +128,7 @@ class Storage:
             raise StorageError(f"{self.root} is a file, and no directory; choose a directory with -o")
         size = len(self._parts.flags)
         with suppress(FileNotFoundError), _translated("look at", self.path(self.part_file)):
-            with self._open(len(self.files), _Access.READ) as descriptor:
+            with self._open_files.lend(len(self.files), Access.READ) as descriptor:
                 self._parts.load(os.pread(descriptor, size, 0), os.fstat(descriptor).st_size)
             self._has_part_file = True
 
@@ -148,9 +136,13 @@ class Storage:
         """Return how many bytes of disk the wanted files still need: what is sparse or absent of them."""
         needed = 0
         for file in self.content(wanted):
-            with suppress(FileNotFoundError), _translated("look at", self.path(file)):
-                needed -= min(file.length, os.lstat(self.path(file)).st_blocks * 512)
             needed += file.length
+            try:
+                needed -= min(file.length, os.lstat(self._place(file)).st_blocks * 512)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise _in_words("look at", self.path(file), error) from error
         return needed
 
     def check_free_space(self, needed: int) -> None:
@@ -190,9 +182,13 @@ class Storage:
                 continue
             if stopped():
                 return
-            with _translated("create", self.path(file)), self._open(number, _Access.CREATE) as descriptor:
-                if os.fstat(descriptor).st_size < file.length:
-                    os.truncate(descriptor, file.length)
+            try:
+                with self._open_files.lend(number, Access.CREATE) as descriptor:
+                    if os.fstat(descriptor).st_size < file.length:
+                        os.truncate(descriptor, file.length)
+                        self._mark_changed(number)
+            except OSError as error:
+                raise _in_words("create", self.path(file), error) from error
         self._wanted = wanted  # before looking at the flags: see `_write_apart`
         for apart in list(self._parts):
             if wanted[apart.number]:
@@ -202,11 +198,9 @@ class Storage:
         """Remove the part file if nothing is left in it; only while nobody writes pieces."""
         if self._has_part_file and not any(self._parts.flags):
             self._has_part_file = False
-            with self._files_lock:
-                handle = self._handles.pop(len(self.files), None)
-                self._written.discard(len(self.files))
-            if handle:
-                os.close(handle.descriptor)
+            self._open_files.forget(len(self.files))
+            self._unsynced.discard(len(self.files))
+            self._unseen.discard(len(self.files))
             with suppress(OSError):
                 self.path(self.part_file).unlink()
 
@@ -219,15 +213,31 @@ class Storage:
             StorageError: the disk is full, read-only or failing, or a file was deleted; parts of the piece
                 may be written.
         """
+        if self._clock() >= self._look_again:
+            self.refuse_deleted()
         view = memoryview(data)
         for number, offset, length in self._segments(index * self._piece_length, len(view)):
             part, view = view[:length], view[length:]
-            if self.files[number].is_padding:
+            if self._entries[number].is_padding:
                 continue
             if not self._wanted[number] and self._parts.is_shared(index):
                 self._write_apart(Apart(number, index), offset, part)
             else:
                 self._write(number, part, offset)
+
+    def refuse_deleted(self) -> None:
+        """See that the files which were written to still have a name; done each second, and to be done at the end.
+
+        The system takes the bytes of a file that was deleted while it is open, and nobody will ever find them.
+
+        Raises:
+            FileVanished: one has none.
+        """
+        self._look_again = self._clock() + LOOK_INTERVAL
+        for number in _taken(self._unseen):
+            with _translated("write", self.path(self._entries[number])):
+                if not self._open_files.exists(number):
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     def read_block(self, index: int, begin: int, length: int) -> bytes:
         """Read `length` bytes at `begin` of a piece; padding reads as zeros.
@@ -235,17 +245,7 @@ class Storage:
         Raises:
             StorageError: a file is missing, too short or unreadable.
         """
-        parts = []
-        for number, offset, size in self._places(index, begin, length):
-            if self._entry(number).is_padding:
-                parts.append(bytes(size))
-                continue
-            path = self.path(self._entry(number))
-            with _translated("read", path), self._open(number, _Access.READ) as descriptor:
-                part = os.pread(descriptor, size, offset)
-            if len(part) != size:
-                raise StorageError(f"cannot read {path}: it is shorter than the torrent says")
-            parts.append(part)
+        parts = [self._read(number, size, offset) for number, offset, size in self._places(index, begin, length)]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def is_hole(self, index: int, length: int) -> bool:
@@ -255,10 +255,10 @@ class Storage:
             StorageError: a file is missing or unreadable.
         """
         for number, offset, size in self._places(index, 0, length):
-            if self._entry(number).is_padding:
+            if self._entries[number].is_padding:
                 continue
-            path = self.path(self._entry(number))
-            with _translated("read", path), self._open(number, _Access.READ) as descriptor:
+            path = self.path(self._entries[number])
+            with _translated("read", path), self._open_files.lend(number, Access.READ) as descriptor:
                 if os.fstat(descriptor).st_size < offset + size:
                     return False  # too short is something else than empty
                 try:
@@ -274,7 +274,7 @@ class Storage:
     def stamp(self, file: FileEntry) -> FileStamp | None:
         """Return a file's size and time of change, or None when it is not there."""
         try:
-            status = os.lstat(self.path(file))
+            status = os.lstat(self._place(file))
         except OSError:
             return None
         return FileStamp(status.st_size, status.st_mtime_ns)
@@ -286,7 +286,8 @@ class Storage:
             StorageError: it cannot be renamed.
         """
         path = self.path(file)
-        if file.is_padding or not self._wanted[self.files.index(file)]:
+        number = bisect_right(self._ends, file.offset)
+        if file.is_padding or not file.length or not self._wanted[number]:
             return None
         with _translated("rename", path):
             try:
@@ -295,14 +296,11 @@ class Storage:
                 return None
             if not stat.S_ISREG(status.st_mode) or not status.st_size or not status.st_blocks:
                 return None  # nothing, or space that another client has set aside
-            number = 1
-            while (kept := path.with_name(f"{path.name}.old{number}")).exists():
-                number += 1
+            count = 1
+            while (kept := path.with_name(f"{path.name}.old{count}")).exists():
+                count += 1
             path.rename(kept)
-        with self._files_lock:
-            handle = self._handles.pop(self.files.index(file), None)
-        if handle:
-            os.close(handle.descriptor)
+        self._open_files.forget(number)
         return kept
 
     def stamps(self) -> dict[str, FileStamp]:
@@ -311,16 +309,14 @@ class Storage:
         What somebody else did to a file since does not show here, so that it shows when these stamps are
         compared with the files. The first call takes the stamps of all files.
         """
-        with self._files_lock:
-            changed, self._restamp = self._restamp, set()
-        for number in [*range(len(self.files)), len(self.files)]:
-            file = self._entry(number)
+        changed = _taken(self._restamp)
+        for number, file in enumerate(self._entries):
             if file.is_padding or (number in self._stamps and number not in changed):
                 continue
             stamp = self.stamp(file)
             if stamp:
                 self._stamps[number] = stamp
-        return {str(self._entry(number).path): stamp for number, stamp in self._stamps.items()}
+        return {str(self._entries[number].path): stamp for number, stamp in self._stamps.items()}
 
     def pieces_of(self, file: FileEntry) -> range:
         """Return the indices of the pieces that a file has bytes in."""
@@ -347,12 +343,9 @@ class Storage:
         Raises:
             StorageError: the disk reports an earlier write as failed.
         """
-        with self._files_lock:
-            written, self._written = self._written, set()
-        for number in written:
-            path = self.path(self._entry(number))
-            # For reading: a handle for writing would count the file as written again.
-            with _translated("write", path), self._open(number, _Access.READ) as descriptor:
+        for number in _taken(self._unsynced):
+            path = self.path(self._entries[number])
+            with _translated("write", path), self._open_files.lend(number, Access.READ) as descriptor:
                 os.fsync(descriptor)
 
     def sync_within(self, seconds: float) -> bool:
@@ -372,16 +365,8 @@ class Storage:
         return synced.is_set()
 
     def close(self) -> None:
-        """Close every handle; whoever still uses one closes it behind itself. Nothing opens again."""
-        with self._files_lock:
-            self._closed = True
-            handles = list(self._handles.values())
-            self._handles.clear()
-            idle = [handle for handle in handles if not handle.users]
-            for handle in handles:
-                handle.retired = True
-        for handle in idle:
-            os.close(handle.descriptor)
+        """Close every file; whoever still uses one closes it behind itself. None is kept open from now on."""
+        self._open_files.close()
         self.remove_empty_part_file()
 
     # --- inside ----------------------------------------------------------------------------------------
@@ -391,23 +376,44 @@ class Storage:
         chosen = zip(self.files, wanted or self._wanted, strict=True)
         return (file for file, is_wanted in chosen if is_wanted and not file.is_padding)
 
-    def _entry(self, number: int) -> FileEntry:
-        """Return a file by its number, the part file too."""
-        return self.files[number] if number < len(self.files) else self.part_file
+    def _write(self, number: int, data: memoryview, offset: int, access: Access = Access.WRITE) -> None:
+        try:
+            file = self._open_files.borrow(number, access)
+            try:
+                _write_all(file.descriptor, data, offset)
+            finally:
+                self._open_files.give_back(file)
+                self._mark_changed(number)
+        except OSError as error:
+            raise _in_words("write", self.path(self._entries[number]), error) from error
 
-    def _write(self, number: int, data: memoryview, offset: int, access: _Access = _Access.WRITE) -> None:
-        path = self.path(self._entry(number))
-        with _translated("write", path), self._open(number, access) as descriptor:
-            _write_all(descriptor, data, offset)
-            if not os.fstat(descriptor).st_nlink:
-                # Deleted while open: the system takes the bytes, and nobody will ever find them.
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    def _mark_changed(self, number: int) -> None:
+        """Note, after the change, who is to see it: the next look, stamps and sync."""
+        self._unseen.add(number)
+        self._restamp.add(number)
+        self._unsynced.add(number)
+
+    def _read(self, number: int, size: int, offset: int) -> bytes:
+        entry = self._entries[number]
+        if entry.is_padding:
+            return bytes(size)
+        try:
+            file = self._open_files.borrow(number, Access.READ)
+            try:
+                data = os.pread(file.descriptor, size, offset)
+            finally:
+                self._open_files.give_back(file)
+        except OSError as error:
+            raise _in_words("read", self.path(entry), error) from error
+        if len(data) != size:
+            raise StorageError(f"cannot read {self.path(entry)}: it is shorter than the torrent says")
+        return data
 
     def _write_apart(self, apart: Apart, offset: int, data: memoryview) -> None:
         """Write the bytes that a shared piece has of an unwanted file to the part file; first they, then the flag."""
         self._has_part_file = True
         begin = self.files[apart.number].offset + offset - apart.piece * self._piece_length
-        self._write(len(self.files), data, self._parts.position(apart.piece, begin), _Access.CREATE)
+        self._write(len(self.files), data, self._parts.position(apart.piece, begin), Access.CREATE)
         self._set_flag(apart, 1)
         if self._wanted[apart.number]:  # since a moment ago: `preallocate` may have missed the flag
             self._bring_back(apart)
@@ -425,107 +431,35 @@ class Storage:
         self._write(len(self.files), memoryview(bytes([value])), place)
         self._parts.flags[place] = value
 
-    def _places(self, index: int, begin: int, length: int) -> Iterator[_Segment]:
-        """Give where `length` bytes at `begin` of a piece lie, in files and in the part file."""
+    def _places(self, index: int, begin: int, length: int) -> list[_Segment]:
+        """Return where `length` bytes at `begin` of a piece lie, in files and in the part file."""
         start = index * self._piece_length
-        for segment in self._segments(start + begin, length):
-            if Apart(segment.number, index) in self._parts:
-                begin = self.files[segment.number].offset + segment.offset - start
-                yield _Segment(len(self.files), self._parts.position(index, begin), segment.length)
-            else:
-                yield segment
+        segments = self._segments(start + begin, length)
+        if self._has_part_file:
+            for slot, (number, offset, size) in enumerate(segments):
+                if Apart(number, index) in self._parts:
+                    place = self._parts.position(index, self.files[number].offset + offset - start)
+                    segments[slot] = _Segment(len(self.files), place, size)
+        return segments
 
-    def _segments(self, offset: int, length: int) -> Iterator[_Segment]:
-        """Give the parts of files that `length` bytes at `offset` of the torrent lie in."""
+    def _segments(self, offset: int, length: int) -> list[_Segment]:
+        """Return the parts of files that `length` bytes at `offset` of the torrent lie in."""
+        segments = []
         number = bisect_right(self._ends, offset)  # files that end at or before it are skipped
         while length:
             file = self.files[number]
             size = min(length, file.offset + file.length - offset)
             if size:
-                yield _Segment(number, offset - file.offset, size)
+                segments.append(_Segment(number, offset - file.offset, size))
             offset, length, number = offset + size, length - size, number + 1
+        return segments
 
-    @contextmanager
-    def _open(self, number: int, access: _Access) -> Iterator[int]:
-        """Lend a file's descriptor; it stays open for the next user unless the table is full."""
-        handle = self._borrow(number, access) or self._insert(number, access)
-        try:
-            yield handle.descriptor
-        finally:
-            with self._files_lock:
-                handle.users -= 1
-                if access is not _Access.READ:
-                    self._restamp.add(number)
-                last_user_of_retired = handle.retired and not handle.users
-            if last_user_of_retired:
-                os.close(handle.descriptor)
 
-    def _borrow(self, number: int, access: _Access) -> _Handle | None:
-        """Return the open handle of a file, if there is one that will do."""
-        with self._files_lock:
-            handle = self._handles.get(number)
-            if handle is None or (access > _Access.READ and not handle.writable):
-                return None
-            self._handles.move_to_end(number)
-            handle.users += 1
-            if access is not _Access.READ:
-                self._written.add(number)
-            return handle
-
-    def _insert(self, number: int, access: _Access) -> _Handle:
-        """Open a file and put it into the table; what falls out of it is closed."""
-        try:
-            descriptor = self._open_file(self._entry(number), access)
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._close_idle():
-                raise
-            descriptor = self._open_file(self._entry(number), access)
-        handle = _Handle(descriptor, writable=access > _Access.READ)
-        with self._files_lock:
-            fallen = [self._handles.pop(number)] if number in self._handles else []
-            if access is not _Access.READ:
-                self._written.add(number)
-            if self._closed:
-                handle.retired = True
-            else:
-                self._handles[number] = handle
-            while len(self._handles) > self._max_open_files:
-                fallen.append(self._handles.popitem(last=False)[1])
-            for old in fallen:
-                old.retired = True
-            idle = [old for old in fallen if not old.users]
-        for old in idle:
-            os.close(old.descriptor)
-        return handle
-
-    def _close_idle(self) -> int:
-        """Close the handles that nobody uses, because the process has too many; return how many those were."""
-        with self._files_lock:
-            idle = [number for number, handle in self._handles.items() if not handle.users]
-            handles = [self._handles.pop(number) for number in idle]
-        for handle in handles:
-            os.close(handle.descriptor)
-        return len(handles)
-
-    def _open_file(self, file: FileEntry, access: _Access) -> int:
-        """Open one file below the root, making its directories if it is to be created."""
-        path = self.path(file)
-        if self._read_only and access is not _Access.READ:
-            raise StorageError(f"cannot write {path}: it is only to be read")
-        self._refuse_symlinks(path)
-        if access is _Access.CREATE:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, access | _OPEN_FLAGS, 0o666)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise StorageError(f"cannot open {path}: there is something else than a file in its place")
-        return descriptor
-
-    def _refuse_symlinks(self, path: Path) -> None:
-        """Refuse a file whose directories lead out of the root: an attacker's earlier torrent, say."""
-        # Not `Path.resolve`, which raises RuntimeError where links lead in a circle.
-        if not Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(self.root)):
-            raise StorageError(f"cannot open {path}: a symbolic link leads out of {self.root}")
+def _taken(numbers: set[int]) -> set[int]:
+    """Return what is in a set, and take that out of it, while other threads put more in."""
+    taken = numbers.copy()
+    numbers -= taken
+    return taken
 
 
 def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
@@ -554,9 +488,14 @@ def _translated(verb: str, path: Path) -> Iterator[None]:
     """Turn the system's errors into sentences; a file that is missing may be the caller's to handle."""
     try:
         yield
-    except FileNotFoundError as error:
-        if verb == "look at":
-            raise
-        raise FileVanished(f"cannot {verb} {path}: it is not there (was a drive taken out?)") from error
     except OSError as error:
-        raise StorageError(f"cannot {verb} {path}: {_ADVICE.get(error.errno or 0, error.strerror)}") from error
+        if verb == "look at" and isinstance(error, FileNotFoundError):
+            raise
+        raise _in_words(verb, path, error) from error
+
+
+def _in_words(verb: str, path: Path, error: OSError) -> StorageError:
+    """Return what the system says as a sentence with advice."""
+    if isinstance(error, FileNotFoundError):
+        return FileVanished(f"cannot {verb} {path}: it is not there (was a drive taken out?)")
+    return StorageError(f"cannot {verb} {path}: {_ADVICE.get(error.errno or 0, error.strerror)}")
