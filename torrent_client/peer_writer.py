@@ -16,9 +16,8 @@ Lock: `_wake` (a Condition), a leaf, around the outbox; reading and sending happ
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from threading import Condition, Thread
 
 from torrent_client.config import Config
@@ -88,7 +87,9 @@ class PeerWriter:
         self.allowed_fast: dict[int, int] = {}  # pieces served even while the peer is choked: bytes left of each
         self._wake = Condition()
         self._messages: list[bytes] = []
-        self._uploads: dict[Request, None] = {}  # an ordered set: cancelling is one look-up
+        # A set in order: cancelling is one look-up. A `dict` would keep holes where blocks are taken, at its beginning.
+        self._uploads: OrderedDict[Request, None] = OrderedDict()
+        self._next_uploads: list[Request] = []  # those that were booked together
         self._send_now = False
         self._closed = False
         self._overflow = False
@@ -198,8 +199,8 @@ class PeerWriter:
                 if work is None:
                     break
                 messages, requests = work
-                self._send_all([*messages, *self._blocks(requests)])
-                self.uploaded += sum(request.length for request in requests)
+                self._send_all([*messages, *self._blocks(requests)] if requests else messages)
+                self.uploaded += _total(requests)
         except (OSError, TorrentError) as error:
             reason = str(error)
         except Exception as error:
@@ -212,7 +213,8 @@ class PeerWriter:
     def _book_uploads(self) -> None:
         """Book the next blocks with the rate limiter; give back what was booked for blocks since cancelled."""
         with self._wake:
-            wanted = sum(request.length for request in self._next_uploads())
+            self._next_uploads = self._choose_uploads()
+            wanted = _total(self._next_uploads)
             before, self._booked = self._booked, wanted
         if wanted > before:
             self._uploads_from = time.monotonic() + self._limiter.book(wanted - before)
@@ -232,7 +234,7 @@ class PeerWriter:
             messages, self._messages, self._send_now = self._messages, [], False
             requests = []
             if self._booked and time.monotonic() >= self._uploads_from:
-                requests = self._next_uploads()
+                requests = [request for request in self._next_uploads if request in self._uploads]
                 for request in requests:
                     del self._uploads[request]
                 self._booked = 0
@@ -242,7 +244,7 @@ class PeerWriter:
         """Tell whether to stop waiting: for blocks only when none are booked yet."""
         return bool(self._messages or self._closed or (self._uploads and not self._booked))
 
-    def _next_uploads(self) -> list[Request]:
+    def _choose_uploads(self) -> list[Request]:
         """Return the blocks that go out together next, oldest first."""
         if not self._uploads:
             return []
@@ -255,27 +257,27 @@ class PeerWriter:
             requests.append(request)
         return requests
 
-    def _blocks(self, requests: Iterable[Request]) -> list[bytes | memoryview]:
+    def _blocks(self, requests: Sequence[Request]) -> list[bytes | memoryview]:
         """Read the blocks asked for, each with its header before it; neighbours with one read."""
         buffers: list[bytes | memoryview] = []
-        for first, *others in _neighbours(requests):
-            data = memoryview(self._read_block(first._replace(length=sum(r.length for r in (first, *others)))))
-            for request in (first, *others):
-                block, data = data[: request.length], data[request.length :]
-                buffers += [piece_header(request.piece_index, request.begin, len(block)), block]
+        for run in _neighbours(requests):
+            index, first, _ = run[0]
+            data = memoryview(self._read_block(Request(index, first, _total(run))))
+            for _, begin, length in run:
+                buffers.append(piece_header(index, begin, length))
+                buffers.append(data[begin - first : begin - first + length])
         return buffers
 
     def _send_all(self, buffers: Sequence[bytes | memoryview]) -> None:
         """Send buffers, in one system call if the kernel takes them all."""
         if self._trace:
             self._trace.sent(*buffers)
-        views = deque(memoryview(buffer) for buffer in buffers)
         last_progress = time.monotonic()
-        while views:
+        while buffers:
             if self._overflow:  # whether it reads nothing or a byte now and then
                 raise PeerDisconnected("it makes us answer faster than it reads")
             try:
-                sent = self._sock.sendmsg(list(islice(views, BUFFERS_AT_ONCE)))
+                sent = self._sock.sendmsg(buffers[:BUFFERS_AT_ONCE])
             except BlockingIOError as error:  # the send time-out: a moment to look whether to stop
                 if self._closed:
                     return
@@ -283,19 +285,32 @@ class PeerWriter:
                     raise PeerDisconnected("it reads nothing any more") from error
                 continue
             last_progress = time.monotonic()
-            while views and sent >= len(views[0]):
-                sent -= len(views.popleft())
-            if sent:
-                views[0] = views[0][sent:]
+            buffers = _rest(buffers, sent)
 
 
-def _neighbours(requests: Iterable[Request]) -> list[list[Request]]:
+def _total(requests: Sequence[Request]) -> int:
+    """Return the bytes of blocks."""
+    return sum([length for _, _, length in requests])
+
+
+def _rest(buffers: Sequence[bytes | memoryview], sent: int) -> list[bytes | memoryview]:
+    """Return what is left of buffers of which the first `sent` bytes are gone."""
+    for place, buffer in enumerate(buffers):
+        if sent < len(buffer):
+            return [memoryview(buffer)[sent:], *buffers[place + 1 :]]
+        sent -= len(buffer)
+    return []
+
+
+def _neighbours(requests: Sequence[Request]) -> list[list[Request]]:
     """Gather requests that ask for one stretch of a piece, in their order."""
     runs: list[list[Request]] = []
+    after = None
     for request in requests:
-        last = runs[-1][-1] if runs else None
-        if last and last.piece_index == request.piece_index and last.begin + last.length == request.begin:
+        index, begin, length = request
+        if (index, begin) == after:
             runs[-1].append(request)
         else:
             runs.append([request])
+        after = (index, begin + length)
     return runs
