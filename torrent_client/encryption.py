@@ -20,7 +20,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from torrent_client.errors import HandshakeError, PeerDisconnected
 from torrent_client.protocol import mse
@@ -44,11 +44,13 @@ _ACCEPTS: Final = {"allow": EITHER, "prefer": EITHER, "require": Crypto.RC4}
 _PREFERS: Final = {"allow": Crypto.PLAINTEXT, "prefer": Crypto.RC4, "require": Crypto.RC4}
 
 
-class Ciphers(NamedTuple):
+class Ciphers:
     """The two RC4 streams of a connection."""
 
-    encrypt: "CipherContext"
-    decrypt: "CipherContext"
+    def __init__(self, encrypt: "CipherContext", decrypt: "CipherContext") -> None:
+        """Keep both."""
+        self.encrypt = encrypt
+        self.decrypt = decrypt
 
 
 class EncryptedSocket:
