@@ -274,6 +274,22 @@ def test_a_quiet_download_prints_nothing(place: Place, capsys: Captured) -> None
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_quiet_download_loads_nothing_heavy_that_it_does_not_use(place: Place) -> None:
+    """Not what HTTP, pictures, ciphers and proxies take; nor what builds dataclasses, half as much as all of ours."""
+    heavy = {"cryptography", "dataclasses", "inspect", "miniupnpc", "platformdirs", "requests", "rich", "socks", "ssl"}
+    program = (
+        "import sys; from torrent_client.cli.main import main\n"
+        "code = main(sys.argv[1:]); print(*sys.modules, sep='\\n'); sys.exit(code)"
+    )
+    alone = ["--no-dht", "--no-lsd", "--no-portmap", "--port", "0", "--quiet"]
+    with FakeServer(seeder(TORRENT, DATA)) as server:
+        command = [sys.executable, "-c", program, place.torrent, *place.options, *alone, "--peer", str(server.address)]
+        run = subprocess.run(command, cwd=MAIN.parent, check=True, capture_output=True, text=True)
+    assert place.file.read_bytes() == DATA
+    assert "torrent_client.download_manager" in run.stdout
+    assert heavy & set(run.stdout.split()) == set()
+
+
 def test_json_lines_can_be_parsed(place: Place, capsys: Captured) -> None:
     """Standard output holds an object a line: progress, and in the end what happened."""
     with FakeServer(seeder(TORRENT, DATA)) as server:

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from torrent_client.download_options import DownloadOptions
 from torrent_client.errors import DataIncomplete, PeerError, SelectionError, StorageError, TorrentConflict
 from torrent_client.file_selection import FileSelection
 from torrent_client.protocol.messages import Interested, Piece, Request, Unchoke
+from torrent_client.resume import ResumeFile
 from torrent_client.seeding_goals import SeedingGoals
 from torrent_client.session import Job, Session
 from torrent_client.stats import TorrentState
@@ -113,6 +115,21 @@ def test_a_torrent_has_limits_of_its_own_within_those_of_all(tmp_path: Path) -> 
         assert managers[1].limits.upload.is_limited
         session.limits.upload.set_rate(0)
         assert not managers[1].limits.upload.is_limited
+
+
+def test_the_end_saves_each_torrent_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the files were synced, and not also before: each time costs a wait for the disk."""
+    synced: list[bool] = []
+    save = ResumeFile.save
+
+    def noted(*arguments: Any, **options: Any) -> None:  # noqa: ANN401  # passed on
+        synced.append(options["synced"])
+        save(*arguments, **options)
+
+    monkeypatch.setattr(ResumeFile, "save", noted)
+    with seeding(make(tmp_path, "a", seed=1), make(tmp_path, "b", seed=2)):
+        pass
+    assert synced == [True, True]
 
 
 def test_slots_come_back_from_addresses_that_do_not_answer(tmp_path: Path) -> None:

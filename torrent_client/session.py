@@ -239,16 +239,14 @@ class Session:
     def stop(self) -> None:
         """Stop the listener and every torrent, all at the same time; save, and leave nothing behind."""
         self._port_mapper.begin_stop()
-        for manager in self._torrents:
-            manager.begin_stop()
-        if self._listener:
-            self._listener.stop()
-        if self._local:
-            self._local.stop()
-        if self._dht:
-            self._dht.begin_stop()
         with ThreadPoolExecutor(max(1, len(self._torrents)), thread_name_prefix="stop") as executor:
             stops = [executor.submit(manager.stop) for manager in self._torrents]
+            if self._listener:
+                self._listener.stop()
+            if self._local:
+                self._local.stop()
+            if self._dht:
+                self._dht.begin_stop()
         self._port_mapper.finish_stop()
         if self._dht:
             self._dht.stop()
