@@ -3,14 +3,14 @@
 import pytest
 
 from tests.support import payload
-from torrent_client.active_piece import ActivePiece, BufferPool
+from torrent_client.active_piece import ActivePiece, BufferPool, PieceBuffer
 from torrent_client.config import BLOCK_SIZE
 
 
 def piece_with_buffer(length: int, owner: str | None = "a") -> ActivePiece:
     """Return a piece that blocks can be stored in."""
     piece = ActivePiece(7, length, owner)
-    piece.buffer = memoryview(bytearray(length + 3))
+    piece.buffer = PieceBuffer(length)
     return piece
 
 
@@ -54,7 +54,7 @@ def test_blocks_are_taken_in_order() -> None:
 
 
 def test_blocks_make_the_piece_in_whatever_order_they_come() -> None:
-    """Each goes to its place, the short last one too, and the buffer's rest is not part of the data."""
+    """Each goes to its place, the short last one too."""
     data = payload(2 * BLOCK_SIZE + 5)
     piece = piece_with_buffer(len(data))
     for block, left in ((2, 2), (0, 1), (1, 0)):
@@ -128,21 +128,60 @@ def test_its_workers_are_its_owner_and_those_who_owe_it_blocks() -> None:
 def test_buffers_are_used_again() -> None:
     """The pool makes a new one only when none is free."""
     pool = BufferPool(100)
-    first, second = pool.take(), pool.take()
-    assert (len(first), len(second)) == (100, 100)
-    assert first.obj is not second.obj
+    first, second = pool.take(100), pool.take(100)
+    assert (len(first.data), len(second.data)) == (100, 100)
+    assert first is not second
     pool.give_back(first)
-    assert pool.take() is first
-    third = pool.take()
-    assert third.obj is not first.obj
-    assert third.obj is not second.obj
+    assert pool.take(100) is first
+    assert pool.take(100) not in (first, second)
 
 
-def test_a_buffer_of_the_pool_can_be_written() -> None:
-    """It is memory, not bytes."""
-    buffer = BufferPool(4).take()
-    buffer[1:3] = b"ab"
-    assert bytes(buffer[1:3]) == b"ab"
+def test_the_last_pieces_buffer_is_as_short_as_the_piece() -> None:
+    """It is not kept for the other pieces, which it would not hold."""
+    pool = BufferPool(100)
+    last = pool.take(40)
+    assert len(last.data) == 40
+    pool.give_back(last)
+    assert len(pool.take(100).data) == 100
+    pool.give_back(PieceBuffer(100))
+    assert len(pool.take(40).data) == 40
+
+
+def test_a_buffer_has_a_view_of_each_block() -> None:
+    """What is written through it is in the data."""
+    buffer = PieceBuffer(BLOCK_SIZE + 4)
+    assert [len(block) for block in buffer.blocks] == [BLOCK_SIZE, 4]
+    buffer.blocks[1][1:3] = b"ab"
+    assert bytes(buffer.data[-3:-1]) == b"ab"
+
+
+def test_a_block_that_is_in_its_place_is_not_copied() -> None:
+    """The tenant's message has the very memory of the piece."""
+    data = payload(BLOCK_SIZE + 5)
+    piece = ActivePiece(7, len(data), "a")
+    piece.move_in("a", PieceBuffer(len(data)))
+    assert [(index, begin, len(block)) for index, begin, block in piece.places] == [
+        (7, 0, BLOCK_SIZE),
+        (7, BLOCK_SIZE, 5),
+    ]
+    for block, place in enumerate(piece.places):
+        assert isinstance(place.block, memoryview)
+        place.block[:] = data[block * BLOCK_SIZE :][: len(place.block)]
+        piece.store(block, place.block, "a")
+    assert piece.data == data
+
+
+def test_what_has_come_moves_out_of_the_tenants_reach() -> None:
+    """Whatever the tenant still reads goes to the old memory, and the piece has no tenant any more."""
+    piece = ActivePiece(7, 2 * BLOCK_SIZE, "a")
+    old, new = PieceBuffer(2 * BLOCK_SIZE), PieceBuffer(2 * BLOCK_SIZE)
+    piece.move_in("a", old)
+    piece.store(0, payload(BLOCK_SIZE), "a")
+    piece.move_out(new)
+    old.data[:] = b"?" * len(old.data)
+    piece.store(1, payload(BLOCK_SIZE), "b")
+    assert piece.data == 2 * payload(BLOCK_SIZE)
+    assert (piece.tenant, piece.places, piece.was_shared) == (None, [], True)
 
 
 def test_a_piece_that_is_disowned_is_anybodys() -> None:

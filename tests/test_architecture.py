@@ -204,7 +204,7 @@ def held_blocks(module: str) -> Iterator[ast.With]:
 
 
 _SLOW = """
-accept connect digest fsync getaddrinfo join open pread print pwrite read recv recv_into result sendall sendmsg sha1
+accept connect digest fsync getaddrinfo join open pread print pwrite read recv recvmsg_into result sendall sendmsg sha1
 sleep submit write
 """
 SLOW = frozenset(_SLOW.split())

@@ -142,7 +142,7 @@ def test_what_comes_with_the_first_handshake_is_not_lost(
     assert rest is accepted
     dialled.result().sendall(b", and more")
     buffer = bytearray(5)
-    assert rest.recv_into(memoryview(buffer)) == 5
+    assert rest.recvmsg_into([memoryview(buffer)]) == (5,)
     assert bytes(buffer) + read(rest, 13) == b"messages, and more"
     assert rest.is_encrypted == (mode == "prefer")
     assert (rest.settled() is ours) == (mode == "allow")
@@ -210,7 +210,7 @@ def test_a_part_of_a_buffer_is_decrypted_in_its_place(
     accepted, dialled = negotiate(ends, background)
     dialled.sendall(b"new")
     buffer = bytearray(b"0123456789")
-    assert accepted.recv_into(memoryview(buffer)[2:8]) == 3
+    assert accepted.recvmsg_into([memoryview(buffer)[2:8]]) == (3,)
     assert buffer == b"01new56789"
 
 

@@ -16,12 +16,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.support import FakeClock, payload
 from torrent_client.active_piece import ActivePiece
-from torrent_client.config import BLOCK_SIZE, Config
+from torrent_client.config import BLOCK_SIZE, MAX_MESSAGE_LENGTH, Config
 from torrent_client.errors import ProtocolViolation
 from torrent_client.piece_manager import PieceManager
 from torrent_client.piece_picker import PiecePicker, WantedPieces
 from torrent_client.piece_table import PieceHashes, PieceState
 from torrent_client.protocol.messages import Cancel, Piece, Request
+from torrent_client.protocol.scatter import ScatterReader
 from torrent_client.request_book import UNASKED_BLOCKS_TOLERATED, Received
 from torrent_client.smart_ban import SmartBan
 
@@ -1286,7 +1287,7 @@ def test_buffers_are_taken_with_the_first_block_and_used_again() -> None:
         assert lab.manager._book.active[requests[0].piece_index].buffer is None
         (piece,) = lab.give("a", requests).full
         assert piece.buffer is not None
-        buffers.append(piece.buffer.obj)
+        buffers.append(piece.buffer)
         lab.keep([piece])
         assert piece.buffer is None
     assert len(buffers) == 20
@@ -1476,11 +1477,83 @@ def test_hashing_is_done_without_the_lock() -> None:
     assert lab.manager.verify_piece(0, lab.data)
 
 
+# --- places: memory that the system writes to without the lock --------------------------------------------
+
+
+def test_places_are_those_of_the_blocks_asked_for_in_order() -> None:
+    """As many as are wanted, each with the memory of its block."""
+    lab = Lab(pieces=2, blocks=2)
+    lab.join("a")
+    requests = lab.ask("a", depth=4)
+    places = lab.manager.places("a", 3)
+    assert blocks_of(Request(index, begin, len(block)) for index, begin, block in places) == blocks_of(requests[:3])
+    for place in places:
+        assert isinstance(place.block, memoryview)
+        place.block[:] = bytes(lab.block(Request(place.piece_index, place.begin, BLOCK_SIZE)).block)
+    received = lab.send("a", *places)
+    lab.keep(received.full)
+    assert (len(received.full), received.useful) == (1, 3 * BLOCK_SIZE)
+    assert blocks_of(Request(*place[:2], 0) for place in lab.manager.places("a", 9)) == blocks_of(requests[3:])
+
+
+def test_a_stranger_has_no_places() -> None:
+    """Nor has who was asked for nothing."""
+    lab = Lab()
+    lab.join("a")
+    assert lab.manager.places("a", 9) == []
+    assert lab.manager.places("nobody", 9) == []
+
+
+def test_a_piece_has_one_tenant() -> None:
+    """Who helps with it sends blocks that are copied, to memory that the first one does not read into any more."""
+    lab = Lab(pieces=1, blocks=3)
+    lab.join("a", "b")
+    first, second = lab.ask("a", depth=1), lab.ask("b", depth=1)
+    (place,) = lab.manager.places("a", 9)
+    assert lab.manager.places("b", 9) == []
+    lab.give("b", second)
+    assert isinstance(place.block, memoryview)
+    place.block[:] = b"?" * BLOCK_SIZE  # what is on its way from the first one now goes nowhere
+    lab.give("a", first)
+    assert lab.manager.places("a", 9) == []
+    (full,) = lab.give("b", lab.ask("b")).full
+    lab.keep([full])
+
+
+def test_memory_that_somebody_may_read_into_is_not_used_again() -> None:
+    """A piece given up while its tenant waits for bytes leaves them its memory."""
+    lab = Lab(pieces=3, blocks=2, config=Config(piece_buffer_budget=0, random_first_pieces=0))
+    lab.join("slow")
+    lab.ask("slow", depth=2)
+    (place, _) = lab.manager.places("slow", 9)
+    piece = lab.manager._book.active[place.piece_index]
+    assert piece.buffer is not None
+    memory = piece.buffer.data
+    lab.manager._book.abandon(piece)
+    assert all(buffer.data is not memory for buffer in lab.manager._book._buffers._free)
+
+
+def test_who_has_left_is_no_tenant() -> None:
+    """Its reader reads no more, so that the next one may have the memory as it is."""
+    lab = Lab(pieces=1, blocks=2)
+    lab.join("a", "b")
+    lab.give("a", lab.ask("a", depth=2)[:1])
+    lab.manager.places("a", 9)
+    piece = lab.manager._book.active[0]
+    memory = piece.buffer
+    lab.manager.remove_peer("a")
+    lab.keep(lab.give("b", lab.ask("b")).full)
+    assert not piece.was_shared
+    assert lab.manager._book._buffers._free == [memory]
+
+
 # --- any history ------------------------------------------------------------------------------------------
 
 
 class Remote:
     """A peer as the test plays it; it is its own key.
+
+    What it sends passes through a real reader, which reads blocks straight into their pieces where it may.
 
     Args:
         number: tells peers apart, in the same way in every run.
@@ -1498,6 +1571,9 @@ class Remote:
         self.is_snubbed = False
         self.asked: list[Request] = []  # what it may answer: it does not know what we took back
         self.sent: list[Piece] = []
+        self.reader = ScatterReader(MAX_MESSAGE_LENGTH)
+        self.reads_into: list[memoryview] = []  # in this order
+        self.on_the_way = b""  # sent, and not read yet
 
     def __hash__(self) -> int:
         return self.number
@@ -1622,12 +1698,25 @@ class Histories(RuleBasedStateMachine):
         self.reject(remote, remote.asked.pop(number % len(remote.asked)))
 
     @precondition(lambda self: any(remote.asked for remote in self.remotes))
-    @rule(data=st.data(), order=st.lists(st.integers(0, 30), min_size=1, max_size=8), asks=st.booleans())
-    def answers(self, data: st.DataObject, order: list[int], asks: bool) -> None:
-        """A peer answers some of what it was ever asked for, in any order."""
+    @rule(
+        data=st.data(),
+        order=st.lists(st.integers(0, 30), min_size=1, max_size=8) | st.just([0] * 8),
+        asks=st.booleans(),
+        late=st.just(0) | st.integers(0, 2 * BLOCK_SIZE),
+    )
+    def answers(self, data: st.DataObject, order: list[int], asks: bool, late: int) -> None:
+        """A peer answers some of what it was ever asked for, in any order; the end of it may come later."""
         remote = data.draw(st.sampled_from([remote for remote in self.remotes if remote.asked]))
         picked = [remote.asked.pop(number % len(remote.asked)) for number in order[: len(remote.asked)]]
-        self.deliver(remote, [self.answer(remote, request) for request in picked], asks=asks)
+        self.deliver(remote, [self.answer(remote, request) for request in picked], asks=asks, late=late)
+
+    @precondition(lambda self: any(remote.on_the_way for remote in self.remotes))
+    @rule(data=st.data(), late=st.just(0) | st.integers(0, 2 * BLOCK_SIZE))
+    def goes_on(self, data: st.DataObject, late: int) -> None:
+        """More arrives of what a peer has sent."""
+        remote = data.draw(st.sampled_from([remote for remote in self.remotes if remote.on_the_way]))
+        while remote in self.remotes and len(remote.on_the_way) > late:
+            self.receive(remote, self.read(remote, len(remote.on_the_way) - late))
 
     @precondition(lambda self: any(remote.sent for remote in self.remotes))
     @rule(data=st.data(), number=st.integers(0, 30), times=st.sampled_from([1, 2, UNASKED_BLOCKS_TOLERATED + 1]))
@@ -1738,6 +1827,7 @@ class Histories(RuleBasedStateMachine):
         self.manager.add_peer(remote)
         self.manager.peer_choked(remote, keeps_requests=False)
         self.manager.peer_has_all(remote, pieces & (1 << self.manager.piece_count) - 1)
+        self.begin_read(remote)
         return remote
 
     def disconnect(self, remote: Remote) -> None:
@@ -1784,12 +1874,40 @@ class Histories(RuleBasedStateMachine):
         """Return what a peer would send for a request."""
         return self.lab.block(request, corrupt=remote.kind == "liar")
 
-    def deliver(self, remote: Remote, blocks: Sequence[Piece], *, asks: bool = False) -> None:
-        """Let blocks arrive; a violation ends the connection."""
+    def begin_read(self, remote: Remote) -> None:
+        """Let a peer's reader wait: from now on the system may write where it reads to."""
+        remote.reads_into = remote.reader.writable(partial(self.manager.places, remote))
+
+    def scribble(self) -> None:
+        """Let the system leave bytes of whatever peers send where their readers read to."""
+        for remote in self.remotes:
+            for buffer in remote.reads_into:
+                buffer[:] = b"?" * len(buffer)
+
+    def deliver(self, remote: Remote, blocks: Sequence[Piece], *, asks: bool = False, late: int = 0) -> None:
+        """Let blocks arrive, but for the last `late` bytes; a violation ends the connection."""
         if not blocks:
             return
         remote.is_snubbed = False
         remote.sent += blocks
+        remote.on_the_way += b"".join(block.encode() for block in blocks)
+        while remote in self.remotes and len(remote.on_the_way) > late:
+            self.receive(remote, self.read(remote, len(remote.on_the_way) - late))
+        if asks:
+            self.ask(remote)
+
+    def read(self, remote: Remote, most: int) -> list[Piece]:
+        """Read up to `most` bytes of what a peer has sent; return the blocks that are whole."""
+        count = 0
+        for buffer in remote.reads_into:
+            part = remote.on_the_way[count : min(most, count + len(buffer))]
+            buffer[: len(part)] = part
+            count += len(part)
+        remote.on_the_way = remote.on_the_way[count:]
+        return [message for message in remote.reader.received(count) if isinstance(message, Piece)]
+
+    def receive(self, remote: Remote, blocks: list[Piece]) -> None:
+        """Let the manager have what was read, and read on."""
         counted = self.manager.useful_bytes + self.manager.wasted_bytes
         try:
             received = self.manager.receive_blocks(remote, blocks, self.lab.clock())
@@ -1801,13 +1919,13 @@ class Histories(RuleBasedStateMachine):
         for loser, cancel in received.cancels:
             assert isinstance(loser, Remote)
             assert loser is not remote
-            assert Request(*cancel) in loser.asked
+            assert Request(*cancel) in loser.asked or loser.on_the_way
         self.full += received.full
-        if asks:
-            self.ask(remote)
+        self.begin_read(remote)
 
     def verify(self, piece: ActivePiece) -> None:
         """Keep a good piece; find out who sent a bad one."""
+        self.scribble()
         suppliers: Collection[Any] = set(piece.requesters)
         is_good = self.manager.verify_piece(piece.index, piece.data)
         assert is_good != any(supplier.kind == "liar" for supplier in suppliers)

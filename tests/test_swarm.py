@@ -686,7 +686,7 @@ def lock_watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[LockWatch]:
             monkeypatch.setattr(module, "threading", SimpleNamespace(Lock=new_lock, Condition=new_condition))
         if hasattr(module, "sha1"):
             monkeypatch.setattr(module, "sha1", watch.guard(module.sha1, "sha1"))
-    for call in ("accept", "connect", "recv", "recv_into", "send", "sendall", "sendmsg", "shutdown"):
+    for call in ("accept", "connect", "recv", "recvmsg_into", "send", "sendall", "sendmsg", "shutdown"):
         monkeypatch.setattr(socket.socket, call, watch.guard(getattr(socket.socket, call), call))
     for call in ("open", "close", "pread", "pwrite", "fsync", "lseek"):
         monkeypatch.setattr(os, call, watch.guard(getattr(os, call), call))

@@ -4,6 +4,9 @@
     asked of    A    A    B    -    -       unrequested: 3, 4
     received    x    .    x    .    .       remaining: 3
 
+One peer may be its *tenant*: what that peer sends is read straight into the buffer (`protocol.scatter`), by the
+system and without the lock. So nobody else may store a block there: before that the piece moves out, to another buffer.
+
 Spec: BEP 3 (request, piece).
 Thread: the PieceManager's callers; in state VERIFYING the verifier alone reads `data`.
 Lock: none; used under the PieceManager's lock.
@@ -13,30 +16,51 @@ from collections.abc import Hashable, Iterator
 from typing import TypeAlias
 
 from torrent_client.config import BLOCK_SIZE
+from torrent_client.protocol.messages import Piece
 
 PeerKey: TypeAlias = Hashable
 """Whatever the caller uses to tell peers apart."""
+
+
+class PieceBuffer:
+    """Memory for one piece.
+
+    Args:
+        length: its bytes.
+
+    Attributes:
+        data: all of them.
+        blocks: a view of each block.
+    """
+
+    __slots__ = ("blocks", "data")
+
+    def __init__(self, length: int) -> None:
+        """Take fresh memory, of arbitrary contents."""
+        self.data = memoryview(bytearray(length))
+        self.blocks = [self.data[begin : begin + BLOCK_SIZE] for begin in range(0, length, BLOCK_SIZE)]
 
 
 class BufferPool:
     """Buffers for whole pieces, used again and again: fresh memory costs page faults.
 
     Args:
-        piece_length: bytes of every buffer.
+        piece_length: bytes of every buffer but the last piece's.
     """
 
     def __init__(self, piece_length: int) -> None:
         """Begin with none; they are made as they are needed."""
         self._piece_length = piece_length
-        self._free: list[memoryview] = []
+        self._free: list[PieceBuffer] = []
 
-    def take(self) -> memoryview:
-        """Return a buffer, with arbitrary contents."""
-        return self._free.pop() if self._free else memoryview(bytearray(self._piece_length))
+    def take(self, length: int) -> PieceBuffer:
+        """Return a buffer of so many bytes, with arbitrary contents."""
+        return self._free.pop() if self._free and length == self._piece_length else PieceBuffer(length)
 
-    def give_back(self, buffer: memoryview) -> None:
+    def give_back(self, buffer: PieceBuffer) -> None:
         """Keep a buffer for the next piece."""
-        self._free.append(buffer)
+        if len(buffer.data) == self._piece_length:
+            self._free.append(buffer)
 
 
 class ActivePiece:
@@ -48,6 +72,12 @@ class ActivePiece:
         owner: the peer that began it; others help only when they have nothing better to do.
         exclusive: nobody else may help, because the owner is on parole: if the piece fails, it alone
             is to blame.
+
+    Attributes:
+        buffer: where its blocks go; None until there is one.
+        tenant: the peer whose reads go straight there, if there is one.
+        places: a `Piece` message for every block, with the tenant's memory for it.
+        was_shared: somebody else brought a block while there was a tenant; there will be none any more.
     """
 
     __slots__ = (
@@ -57,11 +87,14 @@ class ActivePiece:
         "index",
         "length",
         "owner",
+        "places",
         "received",
         "remaining",
         "requesters",
         "second_requesters",
+        "tenant",
         "unrequested",
+        "was_shared",
     )
 
     def __init__(self, index: int, length: int, owner: PeerKey | None, *, exclusive: bool = False) -> None:
@@ -76,13 +109,16 @@ class ActivePiece:
         self.second_requesters: dict[int, PeerKey] = {}  # the end game's
         self.received = bytearray(self.block_count)
         self.remaining = self.block_count
-        self.buffer: memoryview | None = None
+        self.buffer: PieceBuffer | None = None
+        self.tenant: PeerKey | None = None
+        self.was_shared = False
+        self.places: list[Piece] = []
 
     @property
     def data(self) -> memoryview:
         """The piece's bytes; all of them are good only once `remaining` is 0."""
         assert self.buffer is not None
-        return self.buffer[: self.length]
+        return self.buffer.data
 
     @property
     def has_one_supplier(self) -> bool:
@@ -93,11 +129,25 @@ class ActivePiece:
         """Return the bytes of a block: 16 KiB, but for the last; below 1 for a block that does not exist."""
         return min(BLOCK_SIZE, self.length - block * BLOCK_SIZE)
 
-    def store(self, block: int, payload: memoryview | bytes, supplier: PeerKey) -> None:
-        """Copy a block that is not there yet into the buffer, which has been set."""
+    def move_in(self, tenant: PeerKey, buffer: PieceBuffer) -> None:
+        """Let a peer's reads go straight into the buffer: `places` tells where."""
+        self.tenant, self.buffer = tenant, buffer
+        self.places = [Piece(self.index, number * BLOCK_SIZE, block) for number, block in enumerate(buffer.blocks)]
+
+    def move_out(self, buffer: PieceBuffer) -> None:
+        """Copy what has come to another buffer: whatever the tenant still reads goes to the old one."""
         assert self.buffer is not None
-        begin = block * BLOCK_SIZE
-        self.buffer[begin : begin + len(payload)] = payload
+        for block, here in enumerate(self.received):
+            if here:
+                buffer.blocks[block][:] = self.buffer.blocks[block]
+        self.tenant, self.buffer, self.places, self.was_shared = None, buffer, [], True
+
+    def store(self, block: int, payload: memoryview | bytes, supplier: PeerKey) -> None:
+        """Put a block that is not there yet into the buffer, which has been set; it may be in its place already."""
+        assert self.buffer is not None
+        place = self.buffer.blocks[block]
+        if payload is not place:
+            place[:] = payload
         self.requesters[block] = supplier
         self.received[block] = 1
         self.remaining -= 1
@@ -125,6 +175,5 @@ class ActivePiece:
 
     def suppliers(self) -> Iterator[tuple[PeerKey, memoryview]]:
         """Give each received block's supplier and bytes, in order."""
-        for block, supplier in enumerate(self.requesters):
-            begin = block * BLOCK_SIZE
-            yield supplier, self.data[begin : begin + BLOCK_SIZE]
+        assert self.buffer is not None
+        yield from zip(self.requesters, self.buffer.blocks, strict=True)

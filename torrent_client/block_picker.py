@@ -47,6 +47,7 @@ class BlockPicker:
 
     Attributes:
         max_active: how many pieces may be under way: what the memory budget holds.
+        deep_pipelines: how many peers, a moment ago, owed us many blocks each: those that keep us busy.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class BlockPicker:
         self._sequential = sequential
         self._deepest = config.max_queue_depth
         self._next_count = -math.inf
+        self.deep_pipelines = 0
         self.max_active = max(4, config.piece_buffer_budget // table.piece_length)
 
     def next_requests(self, peer: PeerRecord, depth: int, now: float) -> list[Request]:
@@ -89,8 +91,8 @@ class BlockPicker:
         if now >= self._next_count:
             self._next_count = now + COUNT_INTERVAL
             least = self._config.least_share
-            deep = sum(len(peer.in_flight) >= least for peer in self._book.peers.values())
-            self._deepest = max(least, self._config.max_in_flight // max(1, deep))
+            self.deep_pipelines = sum(len(peer.in_flight) >= least for peer in self._book.peers.values())
+            self._deepest = max(least, self._config.max_in_flight // max(1, self.deep_pipelines))
         return self._deepest
 
     def _choose_piece(self, peer: PeerRecord, depth: int) -> ActivePiece | None:

@@ -148,7 +148,8 @@ class DownloadManager:
             super_seed=options.super_seed,
             discovery=self.discovery,
         )
-        callbacks = PeerCallbacks(self.conversation.joined, self.conversation.received, self.conversation.left)
+        talk = self.conversation
+        callbacks = PeerCallbacks(talk.joined, talk.received, talk.left, self.pieces.places)
         self.swarm: Swarm = Swarm(peer_id, config, callbacks, self._new_connection, clock, slots, port)
         self._verifier = PieceVerifier(
             self.pieces,

@@ -19,7 +19,7 @@ Lock: none; each direction has a cipher of its own.
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from torrent_client.errors import HandshakeError, PeerDisconnected
@@ -79,18 +79,23 @@ class EncryptedSocket:
     def recv(self, size: int) -> bytes:
         """Receive some bytes, as a socket does."""
         buffer = bytearray(size)
-        return bytes(buffer[: self.recv_into(memoryview(buffer))])
+        return bytes(buffer[: self.recvmsg_into([memoryview(buffer)])[0]])
 
-    def recv_into(self, buffer: memoryview) -> int:
-        """Receive into a buffer and decrypt there; return how many bytes."""
+    def recvmsg_into(self, buffers: Sequence[memoryview]) -> tuple[int]:
+        """Receive into buffers, one after the other, and decrypt there; return how many bytes came."""
         if self._early:
-            count = min(len(self._early), len(buffer))
-            buffer[:count], self._early = self._early[:count], self._early[count:]
-            return count
-        count = self._sock.recv_into(buffer)
+            count = min(len(self._early), len(buffers[0]))
+            buffers[0][:count], self._early = self._early[:count], self._early[count:]
+            return (count,)
+        count, *_ = self._sock.recvmsg_into(buffers)
         if self._ciphers:
-            self._ciphers.decrypt.update_into(buffer[:count], buffer[:count])
-        return count
+            left = count
+            for buffer in buffers:
+                self._ciphers.decrypt.update_into(buffer[:left], buffer[:left])
+                left -= min(left, len(buffer))
+                if not left:
+                    break
+        return (count,)
 
     def sendmsg(self, buffers: Iterable[bytes | memoryview]) -> int:
         """Send what the system takes of some buffers; return how many bytes.

@@ -50,11 +50,11 @@ from torrent_client.protocol.messages import (
     AllowedFast,
     Handshake,
     Message,
-    MessageReader,
     Request,
     reserved_bits,
 )
 from torrent_client.protocol.mse import Crypto
+from torrent_client.protocol.scatter import Places, ScatterReader, nowhere
 from torrent_client.rate_limiter import Limits
 from torrent_client.tracker_client import PeerAddress
 
@@ -111,7 +111,7 @@ class PeerConnection:
         self._read_block = read_block
         self._limits = limits or Limits()
         self._closing = Event()
-        self._reader = MessageReader(max_message_length)
+        self._reader = ScatterReader(max_message_length)
         self._sock: PeerSocket | None = sock
         self._writer: PeerWriter | None = None
         self._trace: trace.StreamTrace | None = None
@@ -207,10 +207,14 @@ class PeerConnection:
 
     # --- receiving -----------------------------------------------------------------------------------
 
-    def receive(self) -> list[Message]:
+    def receive(self, places: Places = nowhere) -> list[Message]:
         """Wait for messages and return all that are whole, in order, at least one.
 
-        Blocks in them are views into the receive buffer: use them before the next call.
+        Blocks in them are views into the receive buffer, to be used before the next call, or the memory that
+        `places` gave for them.
+
+        Args:
+            places: tells where the next blocks belong; it is asked before each read.
 
         Raises:
             PeerDisconnected: the peer closed or was silent for too long, or we closed.
@@ -220,8 +224,8 @@ class PeerConnection:
         silence = 0.0
         while self.close_reason is None:
             try:
-                buffer = self._writable()
-                count = self._sock.recv_into(buffer)
+                buffers = self._writable(places)
+                count = self._sock.recvmsg_into(buffers)[0]
             except BlockingIOError:  # a tick passed
                 silence += self._config.socket_tick
                 if silence >= self._config.idle_timeout:
@@ -233,18 +237,20 @@ class PeerConnection:
                 break
             silence = 0.0
             if self._trace:
-                self._trace.received(buffer[:count])
+                self._trace.received(buffers[0][:count])
             self._pay(count)
             messages = self._reader.received(count)
             if messages:
                 return messages
         raise PeerDisconnected(self.close_reason or "it closed the connection")
 
-    def _writable(self) -> memoryview:
-        """Return the buffer for the next read; a small one where a limit holds, so that reading is smooth."""
-        buffer = self._reader.writable()
+    def _writable(self, places: Places) -> list[memoryview]:
+        """Return the buffers for the next read: a small one where a limit holds, so that reading is smooth."""
         limit = self._limits.download
-        return buffer[: limit.quantum()] if limit.is_limited else buffer
+        if not limit.is_limited and not self._trace:
+            return self._reader.writable(places)
+        first, *_ = self._reader.writable(nowhere)
+        return [first[: limit.quantum()] if limit.is_limited else first]
 
     def _pay(self, count: int) -> None:
         """Book what was read, and wait until it has been earned: TCP then slows the sender down."""

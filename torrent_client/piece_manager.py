@@ -251,6 +251,11 @@ class PieceManager:
             record = self._book.peers.get(peer)
             return (record.pieces.bit_count(), len(record.in_flight)) if record else (0, 0)
 
+    @property
+    def busy_peers(self) -> int:
+        """How many peers keep us busy, as of a moment ago: those that owe us many blocks."""
+        return self._block_picker.deep_pipelines
+
     def set_rate(self, peer: PeerKey, rate: float) -> None:
         """Tell a peer's speed, in bytes per second; the end game takes blocks from slow peers."""
         with self._lock:
@@ -270,6 +275,15 @@ class PieceManager:
         with self._lock:
             record = self._book.peers.get(peer)
             return self._block_picker.next_requests(record, depth, now) if record else []
+
+    def places(self, peer: PeerKey, count: int) -> list[Piece]:
+        """Return where the next blocks of a peer belong, up to `count`, in the order in which they were asked for.
+
+        Called by the peer's reader alone, which may read into that memory until its next call, or `remove_peer`.
+        """
+        with self._lock:
+            record = self._book.peers.get(peer)
+            return self._book.places(record, count) if record else []
 
     def receive_blocks(self, peer: PeerKey, blocks: Sequence[Piece], now: float) -> Received:
         """Store blocks that came from a peer.

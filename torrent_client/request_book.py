@@ -21,6 +21,7 @@ Lock: none; used under the PieceManager's lock.
 """
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from torrent_client.active_piece import ActivePiece, BufferPool, PeerKey
@@ -140,23 +141,27 @@ class RequestBook:
         self.abandon(piece)
 
     def _release_buffer(self, piece: ActivePiece) -> None:
-        if piece.buffer is not None:
+        """Keep a buffer for another piece, unless its tenant may be reading into it at this moment."""
+        if piece.buffer is not None and (piece.tenant is None or not piece.remaining):
             self._buffers.give_back(piece.buffer)
-            piece.buffer = None
+        piece.buffer = None
 
     # --- asking ----------------------------------------------------------------------------------
 
     def ask(self, piece: ActivePiece, peer: PeerRecord, room: int, now: float, requests: list[Request]) -> None:
         """Ask a peer for up to `room` blocks of a piece that nobody was asked for; add them to `requests`."""
-        key = peer.key
-        first_number = piece.index * self.blocks_per_piece
-        for _ in range(min(room, len(piece.unrequested))):
-            block = piece.unrequested.pop()
-            piece.requesters[block] = key
-            peer.in_flight[first_number + block] = now
-            requests.append(Request(piece.index, block * BLOCK_SIZE, piece.block_length(block)))
+        count = min(room, len(piece.unrequested))
+        blocks = piece.unrequested[: -count - 1 : -1]
+        del piece.unrequested[-count:]
+        index, key, in_flight, requesters = piece.index, peer.key, peer.in_flight, piece.requesters
+        first_number, last = index * self.blocks_per_piece, piece.block_count - 1
+        for block in blocks:
+            requesters[block] = key
+            in_flight[first_number + block] = now
+            size = BLOCK_SIZE if block < last else piece.block_length(block)
+            requests.append(Request(index, block * BLOCK_SIZE, size))
         if not piece.unrequested:
-            self.open_pieces.pop(piece.index, None)
+            self.open_pieces.pop(index, None)
 
     def ask_again(self, piece: ActivePiece, block: int, peer: PeerRecord, now: float) -> Request:
         """Ask a second peer for a block that another one owes us: the end game."""
@@ -174,6 +179,29 @@ class RequestBook:
 
     # --- receiving -------------------------------------------------------------------------------
 
+    def places(self, peer: PeerRecord, count: int) -> list[Piece]:
+        """Return where the next blocks of a peer belong, up to `count`, if it answers in the order of our requests.
+
+        They end where a block's memory cannot be this peer's alone.
+        """
+        places: list[Piece] = []
+        here: ActivePiece | None = None
+        for number in islice(peer.in_flight, count):
+            index, block = divmod(number, self.blocks_per_piece)
+            if here is None or here.index != index:
+                here = self.active[index]
+                if here.tenant != peer.key and not self._move_in(peer, here):
+                    break
+            places.append(here.places[block])
+        return places
+
+    def _move_in(self, peer: PeerRecord, piece: ActivePiece) -> bool:
+        """Make a peer the tenant of a piece that it began, if nobody is or was."""
+        if piece.tenant is not None or piece.was_shared or piece.owner != peer.key:
+            return False
+        piece.move_in(peer.key, piece.buffer or self._buffers.take(piece.length))
+        return True
+
     def receive(self, peer: PeerRecord, blocks: Sequence[Piece], now: float) -> Received:
         """Store the blocks of a batch that were lacking, and count the others.
 
@@ -184,6 +212,7 @@ class RequestBook:
         useful = wasted = 0
         peer.last_block = now
         peer.is_snubbed = False
+        key, in_flight, per_piece = peer.key, peer.in_flight, self.blocks_per_piece
         try:
             for index, begin, payload in blocks:
                 block = begin // BLOCK_SIZE
@@ -193,14 +222,21 @@ class RequestBook:
                     self._check_unasked(peer, index, begin, size)
                     wasted += size
                     continue
-                asked = peer.in_flight.pop(index * self.blocks_per_piece + block, None) is not None
+                asked = in_flight.pop(index * per_piece + block, None) is not None
                 if not asked:
                     self._check_unasked(peer, index, begin, size)
                 if piece.received[block]:
                     wasted += size
-                else:
-                    self._store(piece, block, payload, peer.key, asked, received)
-                    useful += size
+                    continue
+                if not asked or piece.second_requesters:
+                    self._withdraw(piece, block, key, received.cancels)
+                if piece.tenant != key:
+                    self._make_room(piece)
+                piece.store(block, payload, key)
+                useful += size
+                if not piece.remaining:
+                    self._table.fill(index)
+                    received.full.append(piece)
         except ProtocolViolation:
             for piece in received.full:  # the caller gets the error alone: nobody would verify them
                 self.abandon(piece)
@@ -211,18 +247,12 @@ class RequestBook:
             self.wasted_bytes += wasted
         return received._replace(useful=useful)
 
-    def _store(
-        self, piece: ActivePiece, block: int, payload: memoryview | bytes, key: PeerKey, asked: bool, out: Received
-    ) -> None:
-        """Keep a block that was lacking; take it back from everybody else who was asked for it."""
+    def _make_room(self, piece: ActivePiece) -> None:
+        """See to it that there is memory for a piece's blocks, and that nobody else reads into it."""
         if piece.buffer is None:
-            piece.buffer = self._buffers.take()
-        if not asked or piece.second_requesters:
-            self._withdraw(piece, block, key, out.cancels)
-        piece.store(block, payload, key)
-        if not piece.remaining:
-            self._table.fill(piece.index)
-            out.full.append(piece)
+            piece.buffer = self._buffers.take(piece.length)
+        elif piece.tenant is not None:
+            piece.move_out(self._buffers.take(piece.length))
 
     def _withdraw(
         self, piece: ActivePiece, block: int, supplier: PeerKey, cancels: list[tuple[PeerKey, Cancel]]
@@ -291,6 +321,8 @@ class RequestBook:
         for piece in self.active.values():
             if piece.owner == key:
                 piece.disown()
+            if piece.tenant == key:
+                piece.tenant = None  # this is its reader, which reads no more
         return peer
 
     # --- checking --------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from threading import BoundedSemaphore, Lock
 from typing import Final, NamedTuple, TypeAlias
@@ -27,7 +28,7 @@ from torrent_client.errors import HandshakeError, PeerDisconnected, PeerError, P
 from torrent_client.peer import Peer
 from torrent_client.peer_connection import PeerConnection
 from torrent_client.peer_pool import PeerPool
-from torrent_client.protocol.messages import Handshake, Message
+from torrent_client.protocol.messages import Handshake, Message, Piece
 from torrent_client.proxy import NO_PEERS, may_dial_peers
 from torrent_client.tracker_client import PeerAddress
 
@@ -50,6 +51,7 @@ class PeerCallbacks(NamedTuple):
     joined: Callable[[Peer], None]
     received: Callable[[Peer, Sequence[Message]], None]
     left: Callable[[Peer | None], None]
+    places: Callable[[Peer, int], Sequence[Piece]] = lambda _peer, _count: ()
 
 
 class Swarm:
@@ -266,8 +268,9 @@ class Swarm:
             connection.handshake()
             peer = self._join(connection)
             self._callbacks.joined(peer)
+            places = partial(self._callbacks.places, peer)
             while True:
-                self._callbacks.received(peer, connection.receive())
+                self._callbacks.received(peer, connection.receive(places))
         except ProtocolViolation as error:
             connection.close(str(error))
             logger.info("%s: %s", connection.address, error)

@@ -71,10 +71,12 @@ _U32 = Struct(">I")
 _HEAD = Struct(">IB")
 _HEAD_U32 = Struct(">IBI")
 _HEAD_U16 = Struct(">IBH")
-_HEAD_BLOCK = Struct(">IBII")
 _HEAD_REQUEST = Struct(">IBIII")
 _U32_PAIR = Struct(">II")
 _U32_TRIPLE = Struct(">III")
+
+BLOCK_HEADER: Final = Struct(">IBII")
+"""The 13 bytes before a block: length, id, piece index, begin."""
 
 _PIECE_ID: Final = int(MessageId.PIECE)
 """Compared with every block's id byte: an IntEnum's member takes three times as long."""
@@ -338,7 +340,7 @@ Message: TypeAlias = (
 
 def piece_header(index: int, begin: int, length: int) -> bytes:
     """Return the 13 bytes that stand before a block of `length` bytes in a `piece` message."""
-    return _HEAD_BLOCK.pack(_PIECE_OVERHEAD + length, MessageId.PIECE, index, begin)
+    return BLOCK_HEADER.pack(_PIECE_OVERHEAD + length, MessageId.PIECE, index, begin)
 
 
 def encode_requests(requests: Sequence[Request]) -> bytes:
@@ -438,15 +440,25 @@ class MessageReader:
 
     @property
     def partial(self) -> int:
-        """Bytes of a message that is not whole yet."""
+        """How many bytes there are of a message that is not whole yet."""
         return self._end - self._start
 
-    def writable(self) -> memoryview:
-        """Return the free part of the buffer, never empty, for the next read.
+    @property
+    def unread(self) -> memoryview:
+        """The bytes of a message that is not whole yet."""
+        return self._view[self._start : self._end]
+
+    def clear(self) -> None:
+        """Forget the bytes of a message that is not whole yet: somebody else reads it."""
+        self._start = self._end = 0
+
+    def writable(self, least: int = 1) -> memoryview:
+        """Return the free part of the buffer for the next read: `least` bytes or more.
 
         Blocks of earlier `Piece` messages are overwritten by it.
         """
         pending = self._end - self._start
+        self._size_wanted = max(self._size_wanted, pending + least)
         if self._size_wanted > len(self._buffer):
             buffer = bytearray(self._size_wanted)
             view = memoryview(buffer)
