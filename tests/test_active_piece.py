@@ -34,8 +34,8 @@ def ask(piece: ActivePiece, *peers: str) -> None:
 def test_a_piece_is_cut_into_blocks_of_16_kib_and_a_rest(length: int, lengths: list[int]) -> None:
     """Every byte is in exactly one block, and no block is empty."""
     piece = ActivePiece(0, length, None)
-    assert [piece.block_length(block) for block in range(piece.block_count)] == lengths
-    assert piece.block_length(piece.block_count) < 1
+    assert list(piece.block_lengths.values()) == lengths
+    assert list(piece.block_lengths) == [number * BLOCK_SIZE for number in range(len(lengths))]
     assert piece.remaining == piece.block_count == len(lengths)
 
 

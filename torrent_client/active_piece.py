@@ -12,7 +12,8 @@ Thread: the PieceManager's callers; in state VERIFYING the verifier alone reads 
 Lock: none; used under the PieceManager's lock.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
+from functools import lru_cache
 from typing import TypeAlias
 
 from torrent_client.config import BLOCK_SIZE
@@ -20,6 +21,16 @@ from torrent_client.protocol.messages import Piece
 
 PeerKey: TypeAlias = Hashable
 """Whatever the caller uses to tell peers apart."""
+
+
+@lru_cache(maxsize=8)
+def block_lengths(length: int) -> Mapping[int, int]:
+    """Return the bytes of each block of a piece, by where it begins: 16 KiB, and less of the last one.
+
+    Args:
+        length: bytes of the piece; a torrent has pieces of two lengths, the last one's and the others'.
+    """
+    return {begin: min(BLOCK_SIZE, length - begin) for begin in range(0, length, BLOCK_SIZE)}
 
 
 class PieceBuffer:
@@ -74,6 +85,7 @@ class ActivePiece:
             is to blame.
 
     Attributes:
+        block_lengths: bytes of each block, by where it begins.
         buffer: where its blocks go; None until there is one.
         tenant: the peer whose reads go straight there, if there is one.
         places: a `Piece` message for every block, with the tenant's memory for it.
@@ -82,6 +94,7 @@ class ActivePiece:
 
     __slots__ = (
         "block_count",
+        "block_lengths",
         "buffer",
         "exclusive",
         "index",
@@ -103,7 +116,8 @@ class ActivePiece:
         self.length = length
         self.owner = owner
         self.exclusive = exclusive
-        self.block_count = -(-length // BLOCK_SIZE)
+        self.block_lengths = block_lengths(length)
+        self.block_count = len(self.block_lengths)
         self.unrequested = list(range(self.block_count - 1, -1, -1))  # a stack, lowest block on top
         self.requesters: list[PeerKey | None] = [None] * self.block_count
         self.second_requesters: dict[int, PeerKey] = {}  # the end game's
@@ -124,10 +138,6 @@ class ActivePiece:
     def has_one_supplier(self) -> bool:
         """Whether all blocks of a full piece came from one peer."""
         return len(set(self.requesters)) == 1
-
-    def block_length(self, block: int) -> int:
-        """Return the bytes of a block: 16 KiB, but for the last; below 1 for a block that does not exist."""
-        return min(BLOCK_SIZE, self.length - block * BLOCK_SIZE)
 
     def move_in(self, tenant: PeerKey, buffer: PieceBuffer) -> None:
         """Let a peer's reads go straight into the buffer: `places` tells where."""

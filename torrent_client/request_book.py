@@ -21,7 +21,7 @@ Lock: none; used under the PieceManager's lock.
 """
 
 from collections.abc import Sequence
-from itertools import islice
+from itertools import compress, islice
 from typing import NamedTuple
 
 from torrent_client.active_piece import ActivePiece, BufferPool, PeerKey
@@ -137,7 +137,7 @@ class RequestBook:
 
     def discard(self, piece: ActivePiece) -> None:
         """Throw away what came of a piece that nobody works on."""
-        self.wasted_bytes += sum(piece.block_length(block) for block, here in enumerate(piece.received) if here)
+        self.wasted_bytes += sum(compress(piece.block_lengths.values(), piece.received))
         self.abandon(piece)
 
     def _release_buffer(self, piece: ActivePiece) -> None:
@@ -154,12 +154,12 @@ class RequestBook:
         blocks = piece.unrequested[: -count - 1 : -1]
         del piece.unrequested[-count:]
         index, key, in_flight, requesters = piece.index, peer.key, peer.in_flight, piece.requesters
-        first_number, last = index * self.blocks_per_piece, piece.block_count - 1
+        first_number, lengths = index * self.blocks_per_piece, piece.block_lengths
         for block in blocks:
             requesters[block] = key
             in_flight[first_number + block] = now
-            size = BLOCK_SIZE if block < last else piece.block_length(block)
-            requests.append(Request(index, block * BLOCK_SIZE, size))
+            begin = block * BLOCK_SIZE
+            requests.append(Request(index, begin, lengths[begin]))
         if not piece.unrequested:
             self.open_pieces.pop(index, None)
 
@@ -167,7 +167,8 @@ class RequestBook:
         """Ask a second peer for a block that another one owes us: the end game."""
         piece.second_requesters[block] = peer.key
         peer.in_flight[piece.index * self.blocks_per_piece + block] = now
-        return Request(piece.index, block * BLOCK_SIZE, piece.block_length(block))
+        begin = block * BLOCK_SIZE
+        return Request(piece.index, begin, piece.block_lengths[begin])
 
     def take_hungry(self) -> list[PeerKey]:
         """Return the hungry peers, once, if there may be something for them."""
@@ -212,16 +213,16 @@ class RequestBook:
         useful = wasted = 0
         peer.last_block = now
         peer.is_snubbed = False
-        key, in_flight, per_piece = peer.key, peer.in_flight, self.blocks_per_piece
+        key, in_flight, active, per_piece = peer.key, peer.in_flight, self.active, self.blocks_per_piece
         try:
             for index, begin, payload in blocks:
-                block = begin // BLOCK_SIZE
-                piece = self.active.get(index)
+                piece = active.get(index)
                 size = len(payload)
-                if piece is None or begin % BLOCK_SIZE or not size or size != piece.block_length(block):
+                if piece is None or piece.block_lengths.get(begin) != size:
                     self._check_unasked(peer, index, begin, size)
                     wasted += size
                     continue
+                block = begin // BLOCK_SIZE
                 asked = in_flight.pop(index * per_piece + block, None) is not None
                 if not asked:
                     self._check_unasked(peer, index, begin, size)
@@ -263,7 +264,8 @@ class RequestBook:
             self.peers[loser].in_flight.pop(piece.index * self.blocks_per_piece + block)
             self.peers[loser].late_answers += 1
             self.hungry[loser] = None  # no block of its own will remind the caller to ask it again
-            cancels.append((loser, Cancel(piece.index, block * BLOCK_SIZE, piece.block_length(block))))
+            begin = block * BLOCK_SIZE
+            cancels.append((loser, Cancel(piece.index, begin, piece.block_lengths[begin])))
         if block in piece.unrequested:
             piece.unrequested.remove(block)
             if not piece.unrequested:
