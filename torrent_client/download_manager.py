@@ -7,12 +7,12 @@
     +-------------------------------------------------------------------------------+
                   | full piece
                   v
-    verifier: hash -> Storage.write_piece -> mark_complete -> `have` to every peer that lacks it
+    worker or verifier: hash -> Storage.write_piece -> mark_complete -> `have` to every peer that lacks it
 
 The anatomy of one block: the worker asks `PieceManager.next_requests` what to ask the peer for and puts
-the requests into its outbox; the block comes with others in one `recv`, `receive_blocks` copies it into
-its piece; the worker sends the next requests *first*, so that the line stays busy, and hands a piece that
-became full to the verifier *after* that. What peers say and hear is `conversation`'s business.
+the requests into its outbox; the block comes with others in one read, straight into its piece, and
+`receive_blocks` takes note; the worker sends the next requests *first*, so that the line stays busy, and
+sees to a piece that became full *after* that. What peers say and hear is `conversation`'s business.
 
 Called by `session`, which makes one for each torrent; `cli.get` looks at its `stats`.
 

@@ -45,7 +45,8 @@ class PeerCallbacks(NamedTuple):
     """What the owner of a swarm does with its peers, on the peer's worker.
 
     `joined` greets a peer after its handshake, `received` handles the messages of one read, `left`
-    follows the end of a peer or of a connection that did not become one (None).
+    follows the end of a peer or of a connection that did not become one (None). `places` tells where
+    the next blocks of a peer belong.
     """
 
     joined: Callable[[Peer], None]
