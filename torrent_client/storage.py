@@ -334,8 +334,8 @@ class Storage:
 
     def oversized(self) -> list[FileEntry]:
         """Find wanted files on disk that are longer than the torrent says: they are left so, and told of."""
-        stamps = ((file, self.stamp(file)) for file in self.content())
-        return [file for file, stamp in stamps if stamp and stamp.size > file.length]
+        stamps = self.stamps()
+        return [file for file in self.content() if (stamp := stamps.get(str(file.path))) and stamp.size > file.length]
 
     def sync(self) -> None:
         """Wait until everything that was written is on the disk itself.
