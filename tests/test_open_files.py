@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from torrent_client.errors import StorageError
-from torrent_client.open_files import SHARES, Access, OpenFiles
+from torrent_client.open_files import SHARES, Access, OpenFiles, ask_for
 from torrent_client.torrent_parser import FileEntry
 
 FILES = [FileEntry(PurePosixPath(f"d/e/{number}"), 10, 10 * number) for number in range(5)]
@@ -63,11 +63,34 @@ def test_the_least_recently_used_file_falls_out(table: OpenFiles, root: Path) ->
 
 def test_the_process_limit_is_shared(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a process may have few files, a torrent keeps fewer than it is allowed."""
-    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (3 * SHARES + 1, 1_000_000))
-    table = OpenFiles(root, FILES, 500)
-    make(table, 0, 1, 2, 3, 4)
-    assert open_below(root) == ["d/e/2", "d/e/3", "d/e/4"]
-    table.close()
+    for soft, kept in ((3 * SHARES + 1, 3), (resource.RLIM_INFINITY, 5)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _kind, soft=soft: (soft, 1_000_000))
+        table = OpenFiles(root, FILES, 500)
+        make(table, 0, 1, 2, 3, 4)
+        assert open_below(root) == [f"d/e/{number}" for number in range(5 - kept, 5)]
+        table.close()
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "asked"),
+    [
+        (1024, 1_000_000, [(4000, 1_000_000)]),
+        (1024, resource.RLIM_INFINITY, [(4000, resource.RLIM_INFINITY)]),
+        (1024, 2048, [(2048, 2048)]),
+        (1024, 1024, []),
+        (20_000, 20_000, []),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, []),
+    ],
+)
+def test_the_process_limit_is_raised_as_far_as_needed_and_allowed(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, asked: list[tuple[int, int]]
+) -> None:
+    """And never lowered."""
+    done: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _kind, limits: done.append(limits))
+    ask_for(500)
+    assert done == asked
 
 
 def test_too_many_open_files_close_those_that_nobody_uses(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +180,7 @@ def test_a_directory_that_becomes_a_link_while_a_file_is_opened_leads_nowhere(
         """Say where a path leads, and make that untrue."""
         asked.append(path)
         real = realpath(path)
-        if path != root:
+        if len(asked) == 1:
             (root / "good").rename(root / "old")
             (root / "good").symlink_to(outside)
         return real

@@ -21,6 +21,7 @@ import errno
 import os
 import resource
 import stat
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -42,7 +43,22 @@ _STEP_FLAGS = _ROOT_FLAGS | os.O_NOFOLLOW
 
 SHARES = 8
 """A torrent keeps open this part of the files that the process may have, so that several torrents and hundreds of
-peers get along: 128 where the limit is the usual 1,024."""
+peers get along: 128 where the limit is the usual 1,024, and nobody asked for more (see `ask_for`)."""
+
+
+def ask_for(limit: int) -> None:
+    """Let the process open so many files that a torrent's share is `limit`, as far as the system allows it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limit * SHARES if hard == resource.RLIM_INFINITY else min(limit * SHARES, hard)
+    if _may_have() < wanted:
+        with suppress(OSError, ValueError):  # some systems have limits above the limits
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _may_have() -> int:
+    """Return how many files the process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 class Access(IntEnum):
@@ -78,9 +94,9 @@ class OpenFiles:
 
     def __init__(self, root: Path, files: Sequence[FileEntry], limit: int, *, read_only: bool = False) -> None:
         """Open nothing yet."""
-        self._root = root
+        self._root = str(root)  # a `Path` takes longer to make than what it names takes to open
         self._files = files
-        self._limit = min(limit, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // SHARES)
+        self._limit = min(limit, _may_have() // SHARES)
         self._read_only = read_only
         self._lock = Lock()
         self._table: OrderedDict[int, OpenFile] = OrderedDict()  # the least recently used one first
@@ -125,7 +141,7 @@ class OpenFiles:
             if file is not None:
                 file.users += 1
         if file is None:
-            return os.path.lexists(self._root / self._files[number].path)
+            return os.path.lexists(f"{self._root}/{self._files[number].path}")
         try:
             return os.fstat(file.descriptor).st_nlink > 0
         finally:
@@ -190,21 +206,22 @@ class OpenFiles:
     def _open(self, entry: FileEntry, access: Access) -> int:
         """Open one file below the root, making its directories if it is to be created."""
         if self._read_only and access is not Access.READ:
-            raise StorageError(f"cannot write {self._root / entry.path}: it is only to be read")
+            raise StorageError(f"cannot write {self._path(entry)}: it is only to be read")
         try:
             descriptor = _open_below(self._root, entry.path.parts, access)
         except _LinkOnTheWay:
             descriptor = _open_below(self._root, self._resolved(entry).parts, access)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise StorageError(
-                f"cannot open {self._root / entry.path}: there is something else than a file in its place"
-            )
+            raise StorageError(f"cannot open {self._path(entry)}: there is something else than a file in its place")
         return descriptor
+
+    def _path(self, entry: FileEntry) -> Path:
+        return Path(self._root, entry.path)
 
     def _resolved(self, entry: FileEntry) -> Path:
         """Return where the links on the way to a file lead, from the root on: within it they are the user's."""
-        path = self._root / entry.path
+        path = self._path(entry)
         # Not `Path.resolve`, which raises RuntimeError where links lead in a circle.
         directory, root = Path(os.path.realpath(path.parent)), os.path.realpath(self._root)
         if not directory.is_relative_to(root):
@@ -216,7 +233,7 @@ class _LinkOnTheWay(OSError):
     """A directory on the way to a file is a symbolic link."""
 
 
-def _open_below(root: Path, names: Sequence[str], access: Access) -> int:
+def _open_below(root: str, names: Sequence[str], access: Access) -> int:
     """Open a file step by step from the root, so that no link is followed, whoever puts one there meanwhile."""
     may_create = access is Access.CREATE
     place = _open_root(root, may_create=may_create)
@@ -229,14 +246,14 @@ def _open_below(root: Path, names: Sequence[str], access: Access) -> int:
         os.close(place)
 
 
-def _open_root(root: Path, *, may_create: bool) -> int:
+def _open_root(root: str, *, may_create: bool) -> int:
     """Return a descriptor of the root."""
     try:
         return os.open(root, _ROOT_FLAGS)
     except FileNotFoundError:
         if not may_create:
             raise
-    root.mkdir(parents=True, exist_ok=True)
+    os.makedirs(root, exist_ok=True)
     return os.open(root, _ROOT_FLAGS)
 
 
