@@ -235,9 +235,8 @@ class Storage:
         """
         self._look_again = self._clock() + LOOK_INTERVAL
         for number in _taken(self._unseen):
-            with _translated("write", self.path(self._entries[number])):
-                if not self._open_files.exists(number):
-                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            if not self._open_files.exists(number):
+                raise _in_words("write", self.path(self._entries[number]), FileNotFoundError())
 
     def read_block(self, index: int, begin: int, length: int) -> bytes:
         """Read `length` bytes at `begin` of a piece; padding reads as zeros.
@@ -344,9 +343,11 @@ class Storage:
             StorageError: the disk reports an earlier write as failed.
         """
         for number in _taken(self._unsynced):
-            path = self.path(self._entries[number])
-            with _translated("write", path), self._open_files.lend(number, Access.READ) as descriptor:
-                os.fsync(descriptor)
+            try:
+                with self._open_files.lend(number, Access.READ) as descriptor:
+                    os.fsync(descriptor)
+            except OSError as error:
+                raise _in_words("write", self.path(self._entries[number]), error) from error
 
     def sync_within(self, seconds: float) -> bool:
         """Do `sync` if it takes no longer than that, and tell whether; a disk that hangs is left to itself."""
