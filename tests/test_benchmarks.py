@@ -16,7 +16,7 @@ from thesis.benchmarks.cases import CASES, SCALES, Case, Plot, Point, Scale
 from thesis.benchmarks.client import Client
 from thesis.benchmarks.clients import CLIENTS
 from thesis.benchmarks.columns import COLUMNS, figures, spread
-from thesis.benchmarks.network import LinkSpec, netem
+from thesis.benchmarks.network import LinkSpec, Network, netem
 from thesis.benchmarks.processes import RunFailed
 from thesis.benchmarks.report import gather, notes, table
 from thesis.benchmarks.results import Key, Results, ResultsError, read_records
@@ -314,6 +314,15 @@ def test_every_case_has_points_columns_and_graphs_that_exist(case: Case, scale: 
         for trial in point.trials.values():
             json.dumps(facts_of(trial))
             assert trial.warm_up().work.size <= trial.work.size
+
+
+def test_what_does_not_fit_is_left_out_with_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full in the middle of a run would be nobody's figure."""
+    lab = Lab(tmp_path / "work", Network(is_own=True))
+    monkeypatch.setattr(machine, "free_bytes", lambda _: 21 << 30)
+    assert lab.why_no_room(Work(10 << 30)) == ""
+    monkeypatch.setattr(machine, "free_bytes", lambda _: 20 << 30)
+    assert lab.why_no_room(Work(10 << 30)) == f"{tmp_path} has no room for 10 GiB twice"
 
 
 def test_the_command_line_names_cases_and_clients(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import shutil
 import signal
 import sys
 import tempfile
@@ -20,7 +19,6 @@ from thesis.benchmarks.runner import Runner
 from thesis.benchmarks.trials import Lab
 
 RESULTS = machine.REPOSITORY / "thesis" / "results"
-MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - the figures are to be without a disk
 ROOM = {"full": 10 << 30, "quick": 1 << 30}  # bytes that the largest case needs
 ALL, REPORT, LIST = "all", "report", "list"
 
@@ -52,8 +50,8 @@ def chosen_scale(arguments: argparse.Namespace) -> Scale:
 
 def roomy_directory(size: int) -> Path:
     """Return /dev/shm when so many bytes fit there, else the usual temporary directory."""
-    fits = MEMORY_DISK.is_dir() and shutil.disk_usage(MEMORY_DISK).free > size
-    return MEMORY_DISK if fits else Path(tempfile.gettempdir())
+    fits = machine.MEMORY_DISK.is_dir() and machine.free_bytes(machine.MEMORY_DISK) > size
+    return machine.MEMORY_DISK if fits else Path(tempfile.gettempdir())
 
 
 def versions() -> dict[str, str]:

@@ -15,6 +15,7 @@ BUSY_FIELDS = (0, 1, 2, 7)  # of the cpu line: user, nice, system, steal; interr
 TOUCH_STEP = 1 << 20  # bytes a write
 COMMAND_TIMEOUT = 30  # seconds for a command that prints a version
 CC = "cc"
+MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - the figures are to be without a disk
 
 
 def describe() -> dict[str, object]:
@@ -80,6 +81,15 @@ def resident(pid: int, field: str) -> int:
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def free_bytes(directory: Path) -> int:
+    """Return how many bytes of files a directory still takes; those of a memory disk are of memory that is free."""
+    free = shutil.disk_usage(directory).free
+    if not directory.is_relative_to(MEMORY_DISK):
+        return free
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return min(free, *(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")))
 
 
 def touch_memory(directory: Path, size: int) -> None:

@@ -26,7 +26,7 @@ from thesis.benchmarks.clients import CLIENTS
 from thesis.benchmarks.network import Link, LinkSpec, Network
 from thesis.benchmarks.processes import Helper, Marked, Reporter, RunFailed, helper, measure, running
 from thesis.benchmarks.readiness import wait_until_seeding
-from thesis.benchmarks.torrents import Payload, Work, make_payload
+from thesis.benchmarks.torrents import Payload, Work, format_size, make_payload
 
 TRACKER = Path(__file__).with_name("tracker.py")
 IDLE_PEERS = Path(__file__).with_name("idle_peers.py")
@@ -77,6 +77,13 @@ class Lab:
             root = self.workspace / f"payload-{work.size}-{work.piece_length}-{work.files}"
             self._payloads[work] = make_payload(root, work)
         return self._payloads[work]
+
+    def why_no_room(self, work: Work) -> str:
+        """Return why a payload and its copy do not fit into the workspace; empty when they do."""
+        needed = 2 * work.size + CLIENT_MEMORY
+        ours = sum(payload.size * (1 + (payload.work.files > 1)) for payload in self._payloads.values())
+        fits = machine.free_bytes(self.workspace) + ours > needed
+        return "" if fits else f"{self.workspace.parent} has no room for {format_size(work.size)} twice"
 
     @contextlib.contextmanager
     def place(self) -> Iterator[Path]:
@@ -160,7 +167,7 @@ class Download:
 
     def why_not(self, lab: Lab) -> str:
         """As `Trial.why_not`."""
-        reason = why_not(lab, self.subject) or why_not(lab, self._seeder)
+        reason = why_not(lab, self.subject) or why_not(lab, self._seeder) or lab.why_no_room(self.work)
         return reason or (lab.network.why_no_link() if self.link else "")
 
     def warm_up(self) -> Self:
