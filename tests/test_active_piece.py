@@ -5,6 +5,7 @@ import pytest
 from tests.support import payload
 from torrent_client.active_piece import ActivePiece, BufferPool, PieceBuffer
 from torrent_client.config import BLOCK_SIZE
+from torrent_client.protocol.messages import piece_header
 
 
 def piece_with_buffer(length: int, owner: str | None = "a") -> ActivePiece:
@@ -155,20 +156,23 @@ def test_a_buffer_has_a_view_of_each_block() -> None:
     assert bytes(buffer.data[-3:-1]) == b"ab"
 
 
-def test_a_block_that_is_in_its_place_is_not_copied() -> None:
-    """The tenant's message has the very memory of the piece."""
-    data = payload(BLOCK_SIZE + 5)
+def test_blocks_that_are_in_their_places_are_not_copied() -> None:
+    """The tenant's reads go to the very memory of the piece, and to room for the headers."""
+    data = payload(2 * BLOCK_SIZE + 5)
     piece = ActivePiece(7, len(data), "a")
     piece.move_in("a", PieceBuffer(len(data)))
-    assert [(index, begin, len(block)) for index, begin, block in piece.places] == [
-        (7, 0, BLOCK_SIZE),
-        (7, BLOCK_SIZE, 5),
-    ]
-    for block, place in enumerate(piece.places):
-        assert isinstance(place.block, memoryview)
-        place.block[:] = data[block * BLOCK_SIZE :][: len(place.block)]
-        piece.store(block, place.block, "a")
+    run = piece.run(1, 2)
+    assert (run.piece_index, run.first, [len(part) for part in run.parts]) == (7, 1, [13, BLOCK_SIZE, 13, 5])
+    assert run.headers == piece_header(7, BLOCK_SIZE, BLOCK_SIZE) + piece_header(7, 2 * BLOCK_SIZE, 5)
+    for part, begin in zip(run.parts[1::2], (BLOCK_SIZE, 2 * BLOCK_SIZE), strict=True):
+        part[:] = data[begin:][: len(part)]
+    run.heads[:] = run.headers
+    assert b"".join(run.parts[::2]) == run.headers
+    assert piece.is_in_place(run)
+    piece.store_run(1, 2)
+    piece.store(0, data[:BLOCK_SIZE], "a")
     assert piece.data == data
+    assert piece.remaining == 0
 
 
 def test_what_has_come_moves_out_of_the_tenants_reach() -> None:
@@ -176,12 +180,14 @@ def test_what_has_come_moves_out_of_the_tenants_reach() -> None:
     piece = ActivePiece(7, 2 * BLOCK_SIZE, "a")
     old, new = PieceBuffer(2 * BLOCK_SIZE), PieceBuffer(2 * BLOCK_SIZE)
     piece.move_in("a", old)
+    run = piece.run(0, 2)
     piece.store(0, payload(BLOCK_SIZE), "a")
     piece.move_out(new)
     old.data[:] = b"?" * len(old.data)
     piece.store(1, payload(BLOCK_SIZE), "b")
     assert piece.data == 2 * payload(BLOCK_SIZE)
-    assert (piece.tenant, piece.places, piece.was_shared) == (None, [], True)
+    assert (piece.tenant, piece.was_shared) == (None, True)
+    assert not piece.is_in_place(run)
 
 
 def test_a_piece_that_is_disowned_is_anybodys() -> None:

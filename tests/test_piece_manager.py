@@ -22,7 +22,7 @@ from torrent_client.piece_manager import PieceManager
 from torrent_client.piece_picker import PiecePicker, WantedPieces
 from torrent_client.piece_table import PieceHashes, PieceState
 from torrent_client.protocol.messages import Cancel, Piece, Request
-from torrent_client.protocol.scatter import ScatterReader
+from torrent_client.protocol.scatter import BlockRun, ScatterReader
 from torrent_client.request_book import UNASKED_BLOCKS_TOLERATED, Received
 from torrent_client.smart_ban import SmartBan
 
@@ -1480,20 +1480,59 @@ def test_hashing_is_done_without_the_lock() -> None:
 # --- places: memory that the system writes to without the lock --------------------------------------------
 
 
+def fill(lab: Lab, run: BlockRun) -> BlockRun:
+    """Let the system put a peer's answers to their places."""
+    for piece in run.pieces():
+        assert isinstance(piece.block, memoryview)
+        piece.block[:] = bytes(lab.block(Request(piece.piece_index, piece.begin, len(piece.block))).block)
+    return run
+
+
+def blocks_in(runs: Iterable[BlockRun]) -> list[tuple[int, int]]:
+    """Return places as (piece, block number)."""
+    return [(run.piece_index, run.first + number) for run in runs for number in range(run.block_count)]
+
+
 def test_places_are_those_of_the_blocks_asked_for_in_order() -> None:
-    """As many as are wanted, each with the memory of its block."""
+    """As many as are wanted, neighbours in one run, each with the memory of its block."""
     lab = Lab(pieces=2, blocks=2)
     lab.join("a")
     requests = lab.ask("a", depth=4)
-    places = lab.manager.places("a", 3)
-    assert blocks_of(Request(index, begin, len(block)) for index, begin, block in places) == blocks_of(requests[:3])
-    for place in places:
-        assert isinstance(place.block, memoryview)
-        place.block[:] = bytes(lab.block(Request(place.piece_index, place.begin, BLOCK_SIZE)).block)
-    received = lab.send("a", *places)
-    lab.keep(received.full)
+    runs = lab.manager.places("a", 3)
+    assert [run.block_count for run in runs] == [2, 1]
+    assert blocks_in(runs) == blocks_of(requests[:3])
+    received = lab.manager.receive_blocks("a", [fill(lab, run) for run in runs], lab.clock())
     assert (len(received.full), received.useful) == (1, 3 * BLOCK_SIZE)
-    assert blocks_of(Request(*place[:2], 0) for place in lab.manager.places("a", 9)) == blocks_of(requests[3:])
+    lab.keep(received.full)
+    assert blocks_in(lab.manager.places("a", 9)) == blocks_of(requests[3:])
+
+
+def test_places_follow_the_requests_even_where_these_jump() -> None:
+    """Blocks that were given up and asked for again come later than their neighbours."""
+    lab = Lab(pieces=1, blocks=6)
+    lab.join("a")
+    lab.ask("a", depth=6)
+    lab.manager.request_rejected("a", 0, 2 * BLOCK_SIZE)
+    lab.manager.peer_unchoked("a")  # which makes it forget the rejection
+    piece = lab.manager._book.active[0]
+    piece.owner = "a"
+    lab.ask("a", depth=6)
+    runs = lab.manager.places("a", 9)
+    assert [(run.first, run.block_count) for run in runs] == [(0, 2), (3, 3), (2, 1)]
+
+
+def test_a_run_of_which_one_block_was_taken_back_is_counted_block_by_block() -> None:
+    """What is not asked of the peer any more is one of its late answers."""
+    lab = Lab(pieces=1, blocks=3)
+    lab.join("a")
+    lab.ask("a", depth=3)
+    (run,) = lab.manager.places("a", 9)
+    lab.manager.request_rejected("a", 0, BLOCK_SIZE)
+    received = lab.manager.receive_blocks("a", [fill(lab, run)], lab.clock())
+    check_books(lab.manager)
+    assert received.useful == 3 * BLOCK_SIZE
+    assert lab.manager._book.peers["a"].late_answers == UNASKED_BLOCKS_TOLERATED - 1
+    lab.keep(received.full)
 
 
 def test_a_stranger_has_no_places() -> None:
@@ -1509,11 +1548,11 @@ def test_a_piece_has_one_tenant() -> None:
     lab = Lab(pieces=1, blocks=3)
     lab.join("a", "b")
     first, second = lab.ask("a", depth=1), lab.ask("b", depth=1)
-    (place,) = lab.manager.places("a", 9)
+    (run,) = lab.manager.places("a", 9)
     assert lab.manager.places("b", 9) == []
     lab.give("b", second)
-    assert isinstance(place.block, memoryview)
-    place.block[:] = b"?" * BLOCK_SIZE  # what is on its way from the first one now goes nowhere
+    for part in run.parts:
+        part[:] = b"?" * len(part)  # what is on its way from the first one now goes nowhere
     lab.give("a", first)
     assert lab.manager.places("a", 9) == []
     (full,) = lab.give("b", lab.ask("b")).full
@@ -1525,8 +1564,8 @@ def test_memory_that_somebody_may_read_into_is_not_used_again() -> None:
     lab = Lab(pieces=3, blocks=2, config=Config(piece_buffer_budget=0, random_first_pieces=0))
     lab.join("slow")
     lab.ask("slow", depth=2)
-    (place, _) = lab.manager.places("slow", 9)
-    piece = lab.manager._book.active[place.piece_index]
+    (run,) = lab.manager.places("slow", 9)
+    piece = lab.manager._book.active[run.piece_index]
     assert piece.buffer is not None
     memory = piece.buffer.data
     lab.manager._book.abandon(piece)
@@ -1896,7 +1935,7 @@ class Histories(RuleBasedStateMachine):
         if asks:
             self.ask(remote)
 
-    def read(self, remote: Remote, most: int) -> list[Piece]:
+    def read(self, remote: Remote, most: int) -> list[Piece | BlockRun]:
         """Read up to `most` bytes of what a peer has sent; return the blocks that are whole."""
         count = 0
         for buffer in remote.reads_into:
@@ -1904,9 +1943,9 @@ class Histories(RuleBasedStateMachine):
             buffer[: len(part)] = part
             count += len(part)
         remote.on_the_way = remote.on_the_way[count:]
-        return [message for message in remote.reader.received(count) if isinstance(message, Piece)]
+        return [message for message in remote.reader.received(count) if isinstance(message, Piece | BlockRun)]
 
-    def receive(self, remote: Remote, blocks: list[Piece]) -> None:
+    def receive(self, remote: Remote, blocks: list[Piece | BlockRun]) -> None:
         """Let the manager have what was read, and read on."""
         counted = self.manager.useful_bytes + self.manager.wasted_bytes
         try:
@@ -1915,7 +1954,7 @@ class Histories(RuleBasedStateMachine):
             self.disconnect(remote)
             return
         counted = self.manager.useful_bytes + self.manager.wasted_bytes - counted
-        assert counted == sum(len(block.block) for block in blocks)
+        assert counted == sum(each.size if isinstance(each, BlockRun) else len(each.block) for each in blocks)
         for loser, cancel in received.cancels:
             assert isinstance(loser, Remote)
             assert loser is not remote

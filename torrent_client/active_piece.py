@@ -17,7 +17,8 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from torrent_client.config import BLOCK_SIZE
-from torrent_client.protocol.messages import Piece
+from torrent_client.protocol.messages import HEADER_LENGTH, piece_headers
+from torrent_client.protocol.scatter import BlockRun
 
 PeerKey: TypeAlias = Hashable
 """Whatever the caller uses to tell peers apart."""
@@ -42,14 +43,19 @@ class PieceBuffer:
     Attributes:
         data: all of them.
         blocks: a view of each block.
+        heads: room for the header of each block's message, one after the other.
+        parts: head, block, head, block ...: where a peer's messages with all blocks go.
     """
 
-    __slots__ = ("blocks", "data")
+    __slots__ = ("blocks", "data", "heads", "parts")
 
     def __init__(self, length: int) -> None:
         """Take fresh memory, of arbitrary contents."""
         self.data = memoryview(bytearray(length))
         self.blocks = [self.data[begin : begin + BLOCK_SIZE] for begin in range(0, length, BLOCK_SIZE)]
+        self.heads = memoryview(bytearray(HEADER_LENGTH * len(self.blocks)))
+        heads = [self.heads[begin : begin + HEADER_LENGTH] for begin in range(0, len(self.heads), HEADER_LENGTH)]
+        self.parts = [part for place in zip(heads, self.blocks, strict=True) for part in place]
 
 
 class BufferPool:
@@ -88,11 +94,11 @@ class ActivePiece:
         block_lengths: bytes of each block, by where it begins.
         buffer: where its blocks go; None until there is one.
         tenant: the peer whose reads go straight there, if there is one.
-        places: a `Piece` message for every block, with the tenant's memory for it.
         was_shared: somebody else brought a block while there was a tenant; there will be none any more.
     """
 
     __slots__ = (
+        "_headers",
         "block_count",
         "block_lengths",
         "buffer",
@@ -100,7 +106,6 @@ class ActivePiece:
         "index",
         "length",
         "owner",
-        "places",
         "received",
         "remaining",
         "requesters",
@@ -126,7 +131,7 @@ class ActivePiece:
         self.buffer: PieceBuffer | None = None
         self.tenant: PeerKey | None = None
         self.was_shared = False
-        self.places: list[Piece] = []
+        self._headers = b""  # what the tenant's messages begin with
 
     @property
     def data(self) -> memoryview:
@@ -140,9 +145,25 @@ class ActivePiece:
         return len(set(self.requesters)) == 1
 
     def move_in(self, tenant: PeerKey, buffer: PieceBuffer) -> None:
-        """Let a peer's reads go straight into the buffer: `places` tells where."""
+        """Let a peer's reads go straight into the buffer: `run` tells where."""
         self.tenant, self.buffer = tenant, buffer
-        self.places = [Piece(self.index, number * BLOCK_SIZE, block) for number, block in enumerate(buffer.blocks)]
+        self._headers = piece_headers(self.index, tuple(self.block_lengths.values()))
+
+    def run(self, first: int, count: int) -> BlockRun:
+        """Return the places of neighbouring blocks, for the tenant."""
+        assert self.buffer is not None
+        begin, end = HEADER_LENGTH * first, HEADER_LENGTH * (first + count)
+        parts = self.buffer.parts[2 * first : 2 * (first + count)]
+        return BlockRun(self.index, first, self.buffer, parts, self.buffer.heads[begin:end], self._headers[begin:end])
+
+    def is_in_place(self, run: BlockRun) -> bool:
+        """Tell whether blocks that came are where they belong, and nobody else was asked for one."""
+        return run.memory is self.buffer and not self.second_requesters
+
+    def store_run(self, first: int, count: int) -> None:
+        """Take note of blocks that are in place, and come from the peer that was asked for them."""
+        self.received[first : first + count] = bytes([1]) * count
+        self.remaining -= count
 
     def move_out(self, buffer: PieceBuffer) -> None:
         """Copy what has come to another buffer: whatever the tenant still reads goes to the old one."""
@@ -150,14 +171,12 @@ class ActivePiece:
         for block, here in enumerate(self.received):
             if here:
                 buffer.blocks[block][:] = self.buffer.blocks[block]
-        self.tenant, self.buffer, self.places, self.was_shared = None, buffer, [], True
+        self.tenant, self.buffer, self.was_shared = None, buffer, True
 
     def store(self, block: int, payload: memoryview | bytes, supplier: PeerKey) -> None:
-        """Put a block that is not there yet into the buffer, which has been set; it may be in its place already."""
+        """Copy a block that is not there yet into the buffer, which has been set."""
         assert self.buffer is not None
-        place = self.buffer.blocks[block]
-        if payload is not place:
-            place[:] = payload
+        self.buffer.blocks[block][:] = payload
         self.requesters[block] = supplier
         self.received[block] = 1
         self.remaining -= 1

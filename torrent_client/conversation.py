@@ -37,6 +37,7 @@ from torrent_client.peer_extensions import PeerExtensions
 from torrent_client.piece_manager import PieceManager
 from torrent_client.protocol import messages
 from torrent_client.protocol.fast_set import SET_SIZE, allowed_fast_set
+from torrent_client.protocol.scatter import Arrival, BlockRun
 from torrent_client.super_seeder import Offer, SuperSeeder
 
 logger = logging.getLogger(__name__)
@@ -159,7 +160,7 @@ class Conversation:
 
     # --- messages, on the peer's worker ------------------------------------------------------------------
 
-    def received(self, peer: Peer, batch: Sequence[messages.Message]) -> None:
+    def received(self, peer: Peer, batch: Sequence[Arrival]) -> None:
         """Handle what one read brought, in order; neighbouring blocks, requests and `have`s together."""
         for kind, run in groupby(batch, type):
             if handle_run := _RUN_HANDLERS.get(kind):
@@ -168,7 +169,7 @@ class Conversation:
                 for message in run:
                     handle(self, peer, message)
 
-    def store(self, source: BlockSource, blocks: Sequence[messages.Piece]) -> None:
+    def store(self, source: BlockSource, blocks: Sequence[messages.Piece | BlockRun]) -> None:
         """Store blocks that came, ask for the next ones, and only then see to pieces that became full.
 
         Args:
@@ -181,7 +182,7 @@ class Conversation:
         now = self._clock()
         received = self._pieces.receive_blocks(source, blocks, now)
         source.download.add(received.useful)
-        source.pipeline.received(len(blocks))
+        source.pipeline.received(sum(each.block_count if isinstance(each, BlockRun) else 1 for each in blocks))
         for loser, cancel in received.cancels:
             assert isinstance(loser, BlockSource)
             loser.cancel(cancel)
@@ -378,6 +379,7 @@ _HANDLERS: Final[dict[type, Callable[[Conversation, Peer, Any], None]]] = {
 
 _RUN_HANDLERS: Final[dict[type, Callable[[Conversation, Peer, list[Any]], None]]] = {
     messages.Piece: Conversation.store,
+    BlockRun: Conversation.store,
     messages.Request: Conversation._on_requests,
     messages.Have: Conversation._on_haves,
 }

@@ -24,7 +24,8 @@ from torrent_client.peer import Peer
 from torrent_client.peer_connection import PeerConnection
 from torrent_client.peer_exchange import PeerExchange
 from torrent_client.peer_extensions import Extension, PeerExtensions
-from torrent_client.protocol.messages import Extended, Handshake, HaveNone, Message, Port
+from torrent_client.protocol.messages import Extended, Handshake, HaveNone, Port
+from torrent_client.protocol.scatter import Arrival
 from torrent_client.rate_limiter import Limits
 from torrent_client.swarm import PeerCallbacks, Swarm
 from torrent_client.tracker_client import PeerAddress, Progress
@@ -154,7 +155,7 @@ class MetadataDownload:
         self._extensions.greet(peer)
         self._discovery.greet(peer.connection)
 
-    def _received(self, peer: Peer, batch: Sequence[Message]) -> None:
+    def _received(self, peer: Peer, batch: Sequence[Arrival]) -> None:
         """Read extended messages; what peers have, and whether they choke us, matters later."""
         for message in batch:
             if isinstance(message, Extended):

@@ -33,7 +33,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from threading import Event
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from torrent_client import trace
 from torrent_client.config import MAX_MESSAGE_LENGTH, Config
@@ -54,7 +54,7 @@ from torrent_client.protocol.messages import (
     reserved_bits,
 )
 from torrent_client.protocol.mse import Crypto
-from torrent_client.protocol.scatter import Places, ScatterReader, nowhere
+from torrent_client.protocol.scatter import Arrival, Places, ScatterReader, nowhere
 from torrent_client.rate_limiter import Limits
 from torrent_client.tracker_client import PeerAddress
 
@@ -207,14 +207,22 @@ class PeerConnection:
 
     # --- receiving -----------------------------------------------------------------------------------
 
-    def receive(self, places: Places = nowhere) -> list[Message]:
+    def receive(self) -> list[Message]:
         """Wait for messages and return all that are whole, in order, at least one.
 
-        Blocks in them are views into the receive buffer, to be used before the next call, or the memory that
-        `places` gave for them.
+        Blocks in them are views into the receive buffer: use them before the next call.
+
+        Raises:
+            PeerDisconnected: the peer closed or was silent for too long, or we closed.
+            ProtocolViolation: it sent what no correct client sends.
+        """
+        return cast("list[Message]", self.receive_in_place(nowhere))
+
+    def receive_in_place(self, places: Places) -> list[Arrival]:
+        """Receive as `receive` does, but blocks that are expected straight to where they belong.
 
         Args:
-            places: tells where the next blocks belong; it is asked before each read.
+            places: tells where that is; it is asked before each read.
 
         Raises:
             PeerDisconnected: the peer closed or was silent for too long, or we closed.

@@ -40,6 +40,7 @@ from torrent_client.config import Config
 from torrent_client.piece_picker import PiecePicker, WantedPieces
 from torrent_client.piece_table import PieceHashes, PieceTable, WantedProgress
 from torrent_client.protocol.messages import Piece, Request
+from torrent_client.protocol.scatter import BlockRun
 from torrent_client.request_book import PeerRecord, Received, RequestBook
 
 
@@ -276,7 +277,7 @@ class PieceManager:
             record = self._book.peers.get(peer)
             return self._block_picker.next_requests(record, depth, now) if record else []
 
-    def places(self, peer: PeerKey, count: int) -> list[Piece]:
+    def places(self, peer: PeerKey, count: int) -> list[BlockRun]:
         """Return where the next blocks of a peer belong, up to `count`, in the order in which they were asked for.
 
         Called by the peer's reader alone, which may read into that memory until its next call, or `remove_peer`.
@@ -285,8 +286,8 @@ class PieceManager:
             record = self._book.peers.get(peer)
             return self._book.places(record, count) if record else []
 
-    def receive_blocks(self, peer: PeerKey, blocks: Sequence[Piece], now: float) -> Received:
-        """Store blocks that came from a peer.
+    def receive_blocks(self, peer: PeerKey, blocks: Sequence[Piece | BlockRun], now: float) -> Received:
+        """Store blocks that came from a peer, or take note of those that are in their places already.
 
         Raises:
             ProtocolViolation: a block outside the torrent, or too many that nobody asked for.

@@ -29,6 +29,7 @@ from torrent_client.config import BLOCK_SIZE
 from torrent_client.errors import ProtocolViolation
 from torrent_client.piece_table import PieceState, PieceTable
 from torrent_client.protocol.messages import Cancel, Piece, Request
+from torrent_client.protocol.scatter import BlockRun
 
 UNASKED_BLOCKS_TOLERATED = 64
 """Blocks that nobody asked for before a peer counts as hostile. Honest peers send a few: answers that
@@ -180,21 +181,23 @@ class RequestBook:
 
     # --- receiving -------------------------------------------------------------------------------
 
-    def places(self, peer: PeerRecord, count: int) -> list[Piece]:
+    def places(self, peer: PeerRecord, count: int) -> list[BlockRun]:
         """Return where the next blocks of a peer belong, up to `count`, if it answers in the order of our requests.
 
         They end where a block's memory cannot be this peer's alone.
         """
-        places: list[Piece] = []
-        here: ActivePiece | None = None
-        for number in islice(peer.in_flight, count):
-            index, block = divmod(number, self.blocks_per_piece)
-            if here is None or here.index != index:
-                here = self.active[index]
-                if here.tenant != peer.key and not self._move_in(peer, here):
-                    break
-            places.append(here.places[block])
-        return places
+        runs: list[BlockRun] = []
+        numbers = list(islice(peer.in_flight, count))
+        begin = 0
+        while begin < len(numbers):
+            index, first = divmod(numbers[begin], self.blocks_per_piece)
+            piece = self.active[index]
+            if piece.tenant != peer.key and not self._move_in(peer, piece):
+                break
+            length = _run_length(numbers, begin, piece.block_count - first)
+            runs.append(piece.run(first, length))
+            begin += length
+        return runs
 
     def _move_in(self, peer: PeerRecord, piece: ActivePiece) -> bool:
         """Make a peer the tenant of a piece that it began, if nobody is or was."""
@@ -203,50 +206,72 @@ class RequestBook:
         piece.move_in(peer.key, piece.buffer or self._buffers.take(piece.length))
         return True
 
-    def receive(self, peer: PeerRecord, blocks: Sequence[Piece], now: float) -> Received:
+    def receive(self, peer: PeerRecord, blocks: Sequence[Piece | BlockRun], now: float) -> Received:
         """Store the blocks of a batch that were lacking, and count the others.
 
         Raises:
             ProtocolViolation: a block outside the torrent, or too many that nobody asked for.
         """
-        received = Received([], [], 0)
-        useful = wasted = 0
+        received, useful_before = Received([], [], 0), self.useful_bytes
         peer.last_block = now
         peer.is_snubbed = False
-        key, in_flight, active, per_piece = peer.key, peer.in_flight, self.active, self.blocks_per_piece
         try:
-            for index, begin, payload in blocks:
-                piece = active.get(index)
-                size = len(payload)
-                if piece is None or piece.block_lengths.get(begin) != size:
-                    self._check_unasked(peer, index, begin, size)
-                    wasted += size
-                    continue
-                block = begin // BLOCK_SIZE
-                asked = in_flight.pop(index * per_piece + block, None) is not None
-                if not asked:
-                    self._check_unasked(peer, index, begin, size)
-                if piece.received[block]:
-                    wasted += size
-                    continue
-                if not asked or piece.second_requesters:
-                    self._withdraw(piece, block, key, received.cancels)
-                if piece.tenant != key:
-                    self._make_room(piece)
-                piece.store(block, payload, key)
-                useful += size
-                if not piece.remaining:
-                    self._table.fill(index)
-                    received.full.append(piece)
+            for came in blocks:
+                if not isinstance(came, BlockRun):
+                    self._receive(peer, came, received)
+                elif not self._receive_run(peer, came, received):
+                    for message in came.pieces():
+                        self._receive(peer, message, received)
         except ProtocolViolation:
             for piece in received.full:  # the caller gets the error alone: nobody would verify them
                 self.abandon(piece)
-                wasted += piece.length
+                self.wasted_bytes += piece.length
             raise
-        finally:
-            self.useful_bytes += useful
-            self.wasted_bytes += wasted
-        return received._replace(useful=useful)
+        return received._replace(useful=self.useful_bytes - useful_before)
+
+    def _receive_run(self, peer: PeerRecord, run: BlockRun, received: Received) -> bool:
+        """Take note of blocks that are in their places; False, and nothing done, if one must be looked at by itself."""
+        piece, in_flight = self.active.get(run.piece_index), peer.in_flight
+        if piece is None or piece.tenant != peer.key or not piece.is_in_place(run):
+            return False
+        first_number, count = run.piece_index * self.blocks_per_piece + run.first, run.block_count
+        numbers = range(first_number, first_number + count)
+        if not all(map(in_flight.__contains__, numbers)):
+            return False
+        for number in numbers:
+            del in_flight[number]
+        piece.store_run(run.first, count)
+        self.useful_bytes += run.size
+        self._see_whether_full(piece, received)
+        return True
+
+    def _receive(self, peer: PeerRecord, message: Piece, received: Received) -> None:
+        """Store a block that was lacking, or count it."""
+        index, begin, payload = message
+        piece, size = self.active.get(index), len(payload)
+        if piece is None or piece.block_lengths.get(begin) != size:
+            self._check_unasked(peer, index, begin, size)
+            self.wasted_bytes += size
+            return
+        block = begin // BLOCK_SIZE
+        asked = peer.in_flight.pop(index * self.blocks_per_piece + block, None) is not None
+        if not asked:
+            self._check_unasked(peer, index, begin, size)
+        if piece.received[block]:
+            self.wasted_bytes += size
+            return
+        if not asked or piece.second_requesters:
+            self._withdraw(piece, block, peer.key, received.cancels)
+        if piece.tenant != peer.key or piece.buffer is None:
+            self._make_room(piece)
+        piece.store(block, payload, peer.key)
+        self.useful_bytes += size
+        self._see_whether_full(piece, received)
+
+    def _see_whether_full(self, piece: ActivePiece, received: Received) -> None:
+        if not piece.remaining:
+            self._table.fill(piece.index)
+            received.full.append(piece)
 
     def _make_room(self, piece: ActivePiece) -> None:
         """See to it that there is memory for a piece's blocks, and that nobody else reads into it."""
@@ -347,3 +372,12 @@ class RequestBook:
                 index, block = divmod(number, self.blocks_per_piece)
                 piece = self.active[index]
                 assert key in (piece.requesters[block], piece.second_requesters.get(block))
+
+
+def _run_length(numbers: Sequence[int], begin: int, most: int) -> int:
+    """Return how many of some numbers, from a place on, go up by one from each to the next; `most` at most."""
+    first = numbers[begin]
+    part = numbers[begin : begin + most]
+    if part == list(range(first, first + len(part))):
+        return len(part)
+    return next(offset for offset, number in enumerate(part) if number != first + offset)

@@ -28,7 +28,8 @@ from torrent_client.errors import HandshakeError, PeerDisconnected, PeerError, P
 from torrent_client.peer import Peer
 from torrent_client.peer_connection import PeerConnection
 from torrent_client.peer_pool import PeerPool
-from torrent_client.protocol.messages import Handshake, Message, Piece
+from torrent_client.protocol.messages import Handshake
+from torrent_client.protocol.scatter import Arrival, BlockRun
 from torrent_client.proxy import NO_PEERS, may_dial_peers
 from torrent_client.tracker_client import PeerAddress
 
@@ -50,9 +51,9 @@ class PeerCallbacks(NamedTuple):
     """
 
     joined: Callable[[Peer], None]
-    received: Callable[[Peer, Sequence[Message]], None]
+    received: Callable[[Peer, Sequence[Arrival]], None]
     left: Callable[[Peer | None], None]
-    places: Callable[[Peer, int], Sequence[Piece]] = lambda _peer, _count: ()
+    places: Callable[[Peer, int], Sequence[BlockRun]] = lambda _peer, _count: ()
 
 
 class Swarm:
@@ -271,7 +272,7 @@ class Swarm:
             self._callbacks.joined(peer)
             places = partial(self._callbacks.places, peer)
             while True:
-                self._callbacks.received(peer, connection.receive(places))
+                self._callbacks.received(peer, connection.receive_in_place(places))
         except ProtocolViolation as error:
             connection.close(str(error))
             logger.info("%s: %s", connection.address, error)

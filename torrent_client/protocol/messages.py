@@ -27,10 +27,12 @@ Lock: none.
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from functools import lru_cache
+from itertools import pairwise
 from struct import Struct
 from typing import Final, NamedTuple, TypeAlias
 
-from torrent_client.config import MAX_MESSAGE_LENGTH, RECEIVE_BUFFER_MAX, RECEIVE_BUFFER_START
+from torrent_client.config import BLOCK_SIZE, MAX_MESSAGE_LENGTH, RECEIVE_BUFFER_MAX, RECEIVE_BUFFER_START
 from torrent_client.errors import HandshakeError, ProtocolViolation
 
 PROTOCOL: Final = b"\x13BitTorrent protocol"
@@ -75,11 +77,15 @@ _HEAD_REQUEST = Struct(">IBIII")
 _U32_PAIR = Struct(">II")
 _U32_TRIPLE = Struct(">III")
 
-BLOCK_HEADER: Final = Struct(">IBII")
-"""The 13 bytes before a block: length, id, piece index, begin."""
+_HEAD_BLOCK = Struct(">IBII")
+HEADER_LENGTH: Final = _HEAD_BLOCK.size
+"""Bytes before the block in a `piece` message: length, id, piece index, begin."""
 
 _PIECE_ID: Final = int(MessageId.PIECE)
 """Compared with every block's id byte: an IntEnum's member takes three times as long."""
+
+_INDEX_END: Final = 9
+"""Bytes of a block's header up to the end of the index."""
 
 _PIECE_OVERHEAD: Final = 9
 """Bytes of a `piece` message's length that are not the block: id, index, begin."""
@@ -340,7 +346,25 @@ Message: TypeAlias = (
 
 def piece_header(index: int, begin: int, length: int) -> bytes:
     """Return the 13 bytes that stand before a block of `length` bytes in a `piece` message."""
-    return BLOCK_HEADER.pack(_PIECE_OVERHEAD + length, MessageId.PIECE, index, begin)
+    return _HEAD_BLOCK.pack(_PIECE_OVERHEAD + length, MessageId.PIECE, index, begin)
+
+
+@lru_cache(maxsize=8)
+def _around_the_index(lengths: tuple[int, ...]) -> list[bytes]:
+    """Return the headers of neighbouring blocks, joined, but cut where each has the piece's index."""
+    headers = b"".join([piece_header(0, number * BLOCK_SIZE, length) for number, length in enumerate(lengths)])
+    cuts = [0, *range(_INDEX_END, len(headers), HEADER_LENGTH), len(headers) + 4]
+    return [headers[begin : end - 4] for begin, end in pairwise(cuts)]
+
+
+def piece_headers(index: int, lengths: tuple[int, ...]) -> bytes:
+    """Return the 13 bytes that stand before each block of a piece, joined.
+
+    Args:
+        index: the piece: they differ from another piece's in that alone, so that most of the work is done once.
+        lengths: bytes of each block, from the first one on.
+    """
+    return index.to_bytes(4, "big").join(_around_the_index(lengths))
 
 
 def encode_requests(requests: Sequence[Request]) -> bytes:

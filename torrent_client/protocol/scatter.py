@@ -4,10 +4,10 @@
     the stream    | 13 | 16 KiB     | 13 | 16 KiB     | 13 | 16 KiB ...
     one read      | head | piece 3  | head | piece 3  | head | piece 4 ...      no copy of ours
 
-A *place* is a `Piece` message whose block is the memory where it belongs. The system scatters what it reads over the
-places of the blocks that were asked for first, and the 13 bytes before each are then compared with what was expected.
-Peers answer in order, so that they nearly always agree. Where they do not (a `have` in between, a block left out), what
-came is copied together from there on and read by a `MessageReader`, which reads all else that is not expected, too.
+A *place* is where a block and the 13 bytes before it belong. The system scatters what it reads over the places of the
+blocks that were asked for first; then the heads are compared with what was expected, those of a run of neighbouring
+blocks at once. Peers answer in order, so that they nearly always agree. Where they do not (a `have` in between, a block
+left out), what came is copied together and read by a `MessageReader`, which reads all else that is not expected, too.
 
 The memory of a place must be nobody else's until the next read: whatever a peer sends is left there.
 `request_book` sees to that; here no two places of one block are used at once.
@@ -18,25 +18,66 @@ Lock: none.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias, cast
+from typing import Final, NamedTuple, TypeAlias
 
-from torrent_client.protocol.messages import BLOCK_HEADER, Message, MessageId, MessageReader, Piece, piece_header
-
-Places: TypeAlias = Callable[[int], Sequence[Piece]]
-"""Returns the places of up to so many blocks, in the order in which they were asked for."""
+from torrent_client.config import BLOCK_SIZE
+from torrent_client.protocol.messages import HEADER_LENGTH, Message, MessageReader, Piece
 
 MOST_BLOCKS: Final = 128
-"""Blocks in one read at most, 2 MiB: two buffers for each, of the 1,024 that Linux takes (IOV_MAX). Fewer reads cost
-fewer wake-ups: with 128 a download took 10 % less CPU than with 32."""
+"""Blocks in one read at most, 2 MiB: two buffers for each, of the 1,024 that Linux takes (IOV_MAX)."""
 
 LEAST_BLOCKS: Final = 4
 """Blocks in the first reads; to prepare many places for little is of no use."""
 
-_HEADER: Final = BLOCK_HEADER.size
-_PIECE_ID: Final = int(MessageId.PIECE)
+_STEP: Final = HEADER_LENGTH + BLOCK_SIZE
 
 
-def nowhere(_count: int) -> Sequence[Piece]:
+class BlockRun(NamedTuple):
+    """Neighbouring blocks of a piece, with their places; as a message: they are there.
+
+    `first` is the number of the first one in the piece, `memory` what the places belong to, `parts` are head, block,
+    head, block ..., `heads` is the memory of all heads, and `headers` what must come there, 13 bytes for each block.
+    """
+
+    piece_index: int
+    first: int
+    memory: object
+    parts: list[memoryview]
+    heads: memoryview
+    headers: bytes
+
+    @property
+    def block_count(self) -> int:
+        """How many blocks."""
+        return len(self.parts) // 2
+
+    @property
+    def size(self) -> int:
+        """Bytes of all blocks; every one but a piece's last has 16 KiB."""
+        return (self.block_count - 1) * BLOCK_SIZE + len(self.parts[-1])
+
+    def cut(self, begin: int, end: int) -> "BlockRun":
+        """Return the blocks from number `begin` to `end` of the run."""
+        first, last = HEADER_LENGTH * begin, HEADER_LENGTH * end
+        heads, headers = self.heads[first:last], self.headers[first:last]
+        return BlockRun(
+            self.piece_index, self.first + begin, self.memory, self.parts[2 * begin : 2 * end], heads, headers
+        )
+
+    def pieces(self) -> list[Piece]:
+        """Return a message for each block."""
+        blocks = enumerate(self.parts[1::2], self.first)
+        return [Piece(self.piece_index, number * BLOCK_SIZE, block) for number, block in blocks]
+
+
+Arrival: TypeAlias = Message | BlockRun
+"""What a read brings: messages, and blocks that are in their places."""
+
+Places: TypeAlias = Callable[[int], Sequence[BlockRun]]
+"""Returns the places of up to so many blocks, in the order in which they were asked for."""
+
+
+def nowhere(_count: int) -> Sequence[BlockRun]:
     """Expect nothing: the `Places` of whoever reads messages alone."""
     return ()
 
@@ -51,100 +92,99 @@ class ScatterReader:
     def __init__(self, max_length: int) -> None:
         """Begin at the start of a message."""
         self._plain = MessageReader(max_length)
-        self._heads = bytearray(_HEADER * MOST_BLOCKS)
-        view = memoryview(self._heads)
-        self._head_views = [view[begin : begin + _HEADER] for begin in range(0, len(view), _HEADER)]
-        self._places: Sequence[Piece] = ()  # of this read; none if it goes to the MessageReader
-        self._begun = 0  # bytes that are there of the first place's message
+        self._runs: Sequence[BlockRun] = ()  # of this read; none if it goes to the MessageReader
+        self._begun = 0  # bytes that are there of the first block's message
         self._wanted = LEAST_BLOCKS
 
     def writable(self, places: Places) -> list[memoryview]:
         """Return where the next read goes, in this order; `received` must follow."""
-        self._places = self._choose_places(places)
-        if not self._places:
+        self._runs = self._choose_runs(places)
+        if not self._runs:
             return [self._plain.writable()]
-        buffers = self._buffers()
-        if self._begun < _HEADER:
+        buffers = [part for run in self._runs for part in run.parts]
+        if self._begun < HEADER_LENGTH:
             buffers[0] = buffers[0][self._begun :]
         else:
-            buffers[:2] = [buffers[1][self._begun - _HEADER :]]
+            buffers[:2] = [buffers[1][self._begun - HEADER_LENGTH :]]
         return buffers
 
-    def received(self, count: int) -> list[Message]:
+    def received(self, count: int) -> list[Arrival]:
         """Take note of `count` bytes read into `writable()`; return the messages that are now whole.
 
         Raises:
             ProtocolViolation: a length prefix above the limit, or a known message of a wrong size.
         """
-        places = self._places
-        if not places:
-            return self._plain.received(count)
-        left, whole = self._begun + count, 0
-        for (index, begin, block), head in zip(places, BLOCK_HEADER.iter_unpack(self._heads), strict=False):
-            size = _HEADER + len(block)
-            if left < size or head != (size - 4, _PIECE_ID, index, begin):
+        if not self._runs:
+            return list(self._plain.received(count))
+        runs, left = self._runs, self._begun + count
+        messages: list[Arrival] = []
+        for run in runs:
+            is_whole = left >= HEADER_LENGTH * run.block_count + run.size
+            whole = run.block_count if is_whole else left // _STEP
+            rest = left - HEADER_LENGTH * run.block_count - run.size if is_whole else left - whole * _STEP
+            seen = HEADER_LENGTH * whole + (0 if is_whole else min(rest, HEADER_LENGTH))
+            if run.heads[:seen] != run.headers[:seen]:
+                return self._reread(self._begun + count)
+            left = rest
+            if whole:
+                messages.append(run if is_whole else run.cut(0, whole))
+            if not is_whole:
+                self._runs = [run.cut(whole, whole + 1)]
                 break
-            left -= size
-            whole += 1
-        if left and not self._is_begun(whole, left):
-            return self._reread(self._begun + count)
-        messages: list[Message] = list(places[:whole])
         self._begun = left
-        self._places = places[whole : whole + 1]
-        if left:
-            self._heads[:_HEADER] = self._head_views[whole]
-        self._adapt(whole, len(places))
+        self._adapt(runs, messages)
         return messages
-
-    def _buffers(self) -> list[memoryview]:
-        """Return where the expected messages go: header, block, header, block ..."""
-        blocks = cast("list[memoryview]", [block for _, _, block in self._places])
-        return [part for message in zip(self._head_views, blocks, strict=False) for part in message]
 
     # --- the next read ---------------------------------------------------------------------------------
 
-    def _choose_places(self, places: Places) -> Sequence[Piece]:
+    def _choose_runs(self, places: Places) -> Sequence[BlockRun]:
         """Return where the next blocks belong, first the rest of one that is half here; nothing to read it plainly."""
-        chosen = places(self._wanted)
+        runs = places(self._wanted)
         if self._begun:
-            half = self._places[0]
-            if not chosen or chosen[0] is not half:
-                return [half, *(place for place in chosen if place[:2] != half[:2])]
-        elif chosen and self._plain.partial and not self._take_over(chosen[0]):
+            return _beginning_with(self._runs[0], runs)
+        if runs and self._plain.partial and not self._take_over(runs[0]):
             return ()
-        return chosen
+        return runs
 
-    def _take_over(self, place: Piece) -> bool:
+    def _take_over(self, run: BlockRun) -> bool:
         """Put the first bytes of a block, which were read plainly, to its place; tell whether they are that block's."""
-        index, begin, block = place
         begun = self._plain.unread
-        if len(begun) < _HEADER or begun[:_HEADER] != piece_header(index, begin, len(block)):
+        if len(begun) < HEADER_LENGTH or begun[:HEADER_LENGTH] != run.headers[:HEADER_LENGTH]:
             return False
-        self._head_views[0][:] = begun[:_HEADER]
-        cast("memoryview", block)[: len(begun) - _HEADER] = begun[_HEADER:]
+        head, block, *_ = run.parts
+        head[:] = begun[:HEADER_LENGTH]
+        block[: len(begun) - HEADER_LENGTH] = begun[HEADER_LENGTH:]
         self._begun = len(begun)
         self._plain.clear()
         return True
 
-    def _adapt(self, whole: int, expected: int) -> None:
+    def _adapt(self, expected: Sequence[BlockRun], messages: Sequence[Arrival]) -> None:
         """Expect more blocks when a read brought all, and fewer when it brought few."""
-        if whole == expected:
+        came = sum(run.block_count for run in messages if isinstance(run, BlockRun))
+        if came == sum(run.block_count for run in expected):
             self._wanted = min(2 * self._wanted, MOST_BLOCKS)
-        elif whole < self._wanted // 4:
+        elif came < self._wanted // 4:
             self._wanted = max(self._wanted // 2, LEAST_BLOCKS)
 
     # --- something else came -----------------------------------------------------------------------------
 
-    def _is_begun(self, number: int, count: int) -> bool:
-        """Tell whether the last `count` bytes are a part of the message of a place."""
-        index, begin, block = self._places[number]
-        seen = min(count, _HEADER)
-        expected = piece_header(index, begin, len(block))
-        return count < _HEADER + len(block) and self._head_views[number][:seen] == expected[:seen]
-
-    def _reread(self, count: int) -> list[Message]:
-        """Read the `count` bytes that are in the places as what they are: first those that are as expected."""
-        came = b"".join(self._buffers())[:count]
-        self._begun, self._places = 0, ()
+    def _reread(self, count: int) -> list[Arrival]:
+        """Read the `count` bytes that are in the places as what they are."""
+        came = b"".join([part for run in self._runs for part in run.parts])[:count]
+        self._begun, self._runs = 0, ()
         self._plain.writable(count)[:count] = came
-        return self._plain.received(count)
+        return list(self._plain.received(count))
+
+
+def _beginning_with(half: BlockRun, runs: Sequence[BlockRun]) -> Sequence[BlockRun]:
+    """Return runs that begin with the one block that is half here, which may belong elsewhere now, or nowhere."""
+    if runs and runs[0].first == half.first and runs[0].memory is half.memory:
+        return runs
+    others: list[BlockRun] = []
+    for run in runs:
+        number = half.first - run.first
+        if run.piece_index == half.piece_index and 0 <= number < run.block_count:
+            others += [part for part in (run.cut(0, number), run.cut(number + 1, run.block_count)) if part.parts]
+        else:
+            others.append(run)
+    return [half, *others]
