@@ -632,9 +632,11 @@ def test_the_end_game_helps_whoever_will_be_last(rate_a: float, blocks_a: int, r
     assert [index for index, _ in blocks_of(lab.ask("c"))] == [0 if helped == "a" else 1]
 
 
-@pytest.mark.parametrize(("rate", "depth", "taken"), [(30.0, 16, 1), (30.1, 16, 4), (30.1, 2, 2), (0.0, 16, 1)])
+@pytest.mark.parametrize(
+    ("rate", "depth", "taken"), [(30.0, 16, 1), (30.1, 16, 3), (50.0, 16, 4), (50.0, 2, 2), (0, 16, 1)]
+)
 def test_a_much_faster_peer_takes_over_what_a_slow_one_owes(rate: float, depth: int, taken: int) -> None:
-    """More than three times as fast: as many blocks as its pipeline holds; else a single one."""
+    """More than three times as fast: those that it brings sooner, and its pipeline holds; else a single one."""
     lab = Lab(pieces=1, blocks=4)
     lab.join("a", rate=10.0)
     lab.join("b", rate=rate)
@@ -655,6 +657,47 @@ def test_a_busy_peer_duplicates_only_what_it_takes_over(rate: float, taken: int)
     lab.ask("a")
     assert blocks_of(lab.ask("b", depth=4)) == [(1, 0)]
     assert len(lab.ask("b", depth=4)) == taken
+
+
+def test_a_block_is_asked_for_twice_only_if_it_will_be_late() -> None:
+    """A peer that is as fast would bring it no sooner; when it is overdue, it may never come."""
+    lab = Lab(pieces=1, blocks=2)
+    lab.join("a", "b", rate=10.0 * BLOCK_SIZE)
+    first, second = lab.ask("a")
+    lab.clock.advance(0.1)
+    lab.give("a", [first])
+    lab.manager._book.peers["b"].latency = 0.01
+    assert lab.ask("b") == []
+    lab.clock.advance(0.2)
+    assert lab.ask("b") == []
+    lab.clock.advance(0.2)
+    assert lab.ask("b") == [second]
+
+
+def test_of_what_is_left_a_part_is_asked_for_by_speed() -> None:
+    """Near the end the pipelines become shorter, so that the last blocks are left for those who are quick."""
+    lab = Lab(pieces=40, blocks=10)
+    lab.join("fast", rate=300.0 * BLOCK_SIZE)
+    lab.join("slow", rate=100.0 * BLOCK_SIZE)
+    lab.ask("fast", depth=8)
+    lab.ask("slow", depth=8)
+    lab.clock.advance(0.1)
+    for peer in ("fast", "slow"):
+        lab.manager._book.peers[peer].latency = 0.01
+    assert len(lab.ask("fast", depth=400)) == 150 - 8  # half of 400 blocks, three quarters of that
+    assert len(lab.ask("slow", depth=400)) == 50 - 8
+
+
+@pytest.mark.parametrize(("latency", "depth"), [(0.0, 4), (0.04, 10)])
+def test_near_the_end_a_peer_is_kept_busy_all_the_same(latency: float, depth: int) -> None:
+    """What it sends in two round trips may be in flight, and four blocks in any case."""
+    lab = Lab(pieces=3, blocks=4)
+    lab.join("a", "b", rate=100.0 * BLOCK_SIZE)
+    lab.ask("a", depth=1)
+    lab.ask("b", depth=1)
+    lab.clock.advance(0.1)
+    lab.manager._book.peers["a"].latency = latency
+    assert len(lab.ask("a")) == depth - 1  # a half of the half of twelve blocks would be three
 
 
 def test_there_is_no_end_game_while_another_peer_has_a_piece_to_begin() -> None:
@@ -1213,12 +1256,13 @@ def test_a_suspect_takes_a_piece_from_a_peer_that_keeps_us_waiting() -> None:
     lab.ask("mute", depth=4)
     lab.clock.advance(20.1)
     assert lab.manager.stalled_peers(lab.clock()) == ["mute"]
-    assert "mute" in lab.manager.take_hungry()
+    assert "mute" in lab.manager.take_hungry(lab.clock())
     assert len(lab.ask("mute", depth=1)) == 1  # snubbed, but it was asked before the others
     requests = lab.ask("a")
     assert blocks_of(requests) == [(0, 0), (0, 1), (0, 2), (0, 3)]
     assert lab.manager.peer_progress("mute") == (1, 0)
-    assert "mute" in lab.manager.take_hungry()
+    lab.clock.advance(1.0)
+    assert "mute" in lab.manager.take_hungry(lab.clock())
     lab.keep(lab.give("a", requests).full)
 
 
@@ -1347,22 +1391,42 @@ def test_the_end_game_begins_when_the_budget_is_used_up() -> None:
 
 
 def test_a_peer_that_got_less_than_it_could_take_is_hungry_once() -> None:
-    """It is asked again when there may be more; one whose pipeline is full is not."""
+    """It is asked again when there is more; one whose pipeline is full is not."""
     lab = Lab(pieces=2, blocks=2)
-    lab.join("a", "b")
+    lab.join("a", "b", "c")
     lab.ask("a", depth=4)
-    assert lab.manager.take_hungry() == []
     lab.ask("b", depth=4)
-    assert lab.manager.take_hungry() == ["b"]
-    assert lab.manager.take_hungry() == []
+    lab.manager.remove_peer("a")
+    assert lab.manager.take_hungry(lab.clock()) == ["b"]
+    assert lab.manager.take_hungry(lab.clock()) == []
 
 
-def test_a_peer_that_could_not_be_asked_for_anything_is_hungry() -> None:
-    """It has nothing that we lack, until it says otherwise."""
+def test_a_peer_is_hungry_until_there_is_something_that_it_has() -> None:
+    """To ask it for pieces that it lacks would be work for nothing."""
     lab = Lab(pieces=2, blocks=1)
     lab.join("a", pieces=[])
     assert lab.ask("a") == []
-    assert lab.manager.take_hungry() == ["a"]
+    assert lab.manager.take_hungry(lab.clock()) == []
+    lab.manager.peer_has("a", 1)
+    assert lab.manager.take_hungry(lab.clock()) == ["a"]
+
+
+def test_in_the_end_game_those_who_owe_nothing_are_asked_again_now_and_then() -> None:
+    """Somebody may be late by then; the blocks that the others owe will remind us of them."""
+    lab = Lab(pieces=1, blocks=4)
+    lab.join("a", "b", rate=100.0 * BLOCK_SIZE)
+    lab.ask("a", depth=3)
+    lab.ask("b", depth=4)
+    lab.join("c", rate=1.0)
+    assert lab.ask("c") == []
+    lab.clock.advance(0.06)
+    assert lab.manager.take_hungry(lab.clock()) == ["c"]
+    assert lab.manager.take_hungry(lab.clock()) == []
+    assert lab.ask("c") == []
+    assert lab.manager.take_hungry(lab.clock()) == []
+    lab.clock.advance(1.0)
+    assert lab.manager.take_hungry(lab.clock()) == ["c"]
+    assert len(lab.ask("c")) == 1
 
 
 def test_hungry_peers_come_in_the_order_in_which_they_became_hungry() -> None:
@@ -1373,7 +1437,7 @@ def test_hungry_peers_come_in_the_order_in_which_they_became_hungry() -> None:
         lab.ask(peer)
     lab.clock.advance(20.1)
     assert lab.manager.stalled_peers(lab.clock()) == ["a", "c"]  # two were asked for the only block
-    assert lab.manager.take_hungry() == ["d", "b", "a", "c"]
+    assert lab.manager.take_hungry(lab.clock()) == ["d", "b", "a", "c"]
 
 
 def test_two_silent_peers_cannot_keep_the_last_block_from_a_good_one() -> None:
@@ -1385,7 +1449,7 @@ def test_two_silent_peers_cannot_keep_the_last_block_from_a_good_one() -> None:
     assert lab.ask("good") == []
     lab.clock.advance(20.1)
     assert set(lab.manager.stalled_peers(lab.clock())) == {"mute", "silent"}
-    asked = {peer: lab.ask(peer) for peer in lab.manager.take_hungry()}
+    asked = {peer: lab.ask(peer) for peer in lab.manager.take_hungry(lab.clock())}
     assert asked["good"] == [request]
 
 
@@ -1397,7 +1461,7 @@ def test_a_peer_whose_blocks_were_taken_over_is_asked_again() -> None:
     lab.ask("slow", depth=1)
     lab.give("fast", lab.ask("fast", depth=1))
     lab.manager.peer_has("slow", 1)
-    assert "slow" in lab.manager.take_hungry()
+    assert "slow" in lab.manager.take_hungry(lab.clock())
     assert blocks_of(lab.ask("slow", depth=1)) == [(1, 0)]
 
 
@@ -1408,9 +1472,9 @@ def test_nobody_is_hungry_when_there_is_nothing_more() -> None:
     requests = lab.ask("a")
     lab.ask("b")
     lab.keep(lab.give("a", requests).full)
-    assert lab.manager.take_hungry() == []
+    assert lab.manager.take_hungry(lab.clock()) == []
     lab.manager.mark_missing(0)
-    assert set(lab.manager.take_hungry()) == {"a", "b"}
+    assert set(lab.manager.take_hungry(lab.clock())) == {"a", "b"}
 
 
 def test_a_peer_that_left_is_not_hungry() -> None:
@@ -1420,7 +1484,7 @@ def test_a_peer_that_left_is_not_hungry() -> None:
     lab.ask("a")
     lab.ask("b")
     lab.manager.remove_peer("b")
-    assert "b" not in lab.manager.take_hungry()
+    assert "b" not in lab.manager.take_hungry(lab.clock())
 
 
 # --- cost -------------------------------------------------------------------------------------------------
@@ -1899,7 +1963,7 @@ class Histories(RuleBasedStateMachine):
 
     def feed_hungry(self) -> None:
         """Ask those who could take more."""
-        for remote in self.manager.take_hungry():
+        for remote in self.manager.take_hungry(self.lab.clock()):
             assert isinstance(remote, Remote)
             self.ask(remote)
 
@@ -2003,7 +2067,7 @@ def test_unwanted_pieces_are_never_begun() -> None:
     assert lab.manager.is_done
     assert not lab.manager.is_complete
     assert lab.ask("a") == []
-    assert lab.manager.take_hungry() == []
+    assert lab.manager.take_hungry(lab.clock()) == []
 
 
 def test_only_the_last_wanted_piece_is_the_last() -> None:
@@ -2168,8 +2232,8 @@ def test_a_refused_piece_is_asked_for_again_after_a_while() -> None:
     (request,) = manager.next_requests("seed", 8, 0.0)
     manager.request_rejected("seed", request.piece_index, request.begin)
     assert manager.next_requests("seed", 8, 1.0) == []
-    manager.take_hungry()
+    manager.take_hungry(1.0)
     manager.stalled_peers(1.0)
     manager.stalled_peers(1.0 + Config().request_timeout)
-    assert manager.take_hungry() == ["seed"]
+    assert manager.take_hungry(1.0 + Config().request_timeout) == ["seed"]
     assert manager.next_requests("seed", 8, 30.0) == [request]

@@ -6,11 +6,15 @@ What a peer is asked for, in order:
   2. pieces whose owner left;
   3. a new piece, of the most urgent ones the rarest (`piece_picker`);
   4. other peers' pieces;
-  5. when every block that somebody has is asked for, the *end game*: blocks that a slower peer still owes us.
+  5. when every block that somebody has is asked for, the *end game*: blocks that another peer still owes us, if this
+     one will bring them sooner.
 
 A peer whose pipeline does not hold a whole piece helps others first (4 before 3), so that slow peers finish
 pieces together instead of holding one each. A peer *on parole*, a suspect after a bad hash, works alone on its
 pieces: if one of them fails, it is convicted.
+
+Near the end pipelines become shorter: of all that is still to come half may be in flight, shared out by speed, so that
+all peers finish together and little is left for the end game.
 
 Spec: BEP 3 (rarest first, end game); the guide's Tasks 9 and 10.
 Thread: the PieceManager's callers.
@@ -18,6 +22,7 @@ Lock: none; used under the PieceManager's lock.
 """
 
 import math
+from operator import itemgetter
 
 from torrent_client.active_piece import ActivePiece, PeerKey
 from torrent_client.config import BLOCK_SIZE, Config
@@ -30,9 +35,20 @@ REQUEST_BATCH = 4
 """A peer is asked again when a quarter of its depth is free: waking its writer costs more than a block,
 and three quarters in flight still hide the round trip."""
 
-COUNT_INTERVAL = 0.05
-"""Seconds between two looks at how many pipelines are deep: they fill within a second, and to look at every peer for
-every request would cost more than it saves."""
+LOOK_INTERVAL = 0.05
+"""Seconds between two looks at all peers: pipelines fill within a second, and to look at every peer for every request
+would cost more than it saves."""
+
+SHARE_OF_REST = 0.5
+"""Of all that is still to come, the part that may be in flight: each peer's share of that follows its speed. Sixty-four
+peers with a megabyte in flight each would otherwise begin the end game, in which nothing is left for those who are
+quicker than was thought, a quarter before the end of 256 MiB."""
+
+LEAST_DEPTH = 4
+"""Requests that any peer may have in flight near the end, however little is left."""
+
+PATIENCE = 0.1
+"""Seconds that a block may be late before somebody else is asked for it: what has come waits for its thread."""
 
 
 class BlockPicker:
@@ -60,18 +76,23 @@ class BlockPicker:
         self._config = config
         self._sequential = sequential
         self._deepest = config.max_queue_depth
-        self._next_count = -math.inf
+        self._next_look = self._next_feed = -math.inf
+        self._goal = 0  # what `useful_bytes` will be when all that is wanted has come
         self.deep_pipelines = 0
         self.max_active = max(4, config.piece_buffer_budget // table.piece_length)
 
     def next_requests(self, peer: PeerRecord, depth: int, now: float) -> list[Request]:
         """Choose the blocks to ask a peer for, so that `depth` are in flight; they count as asked for."""
-        depth = min(depth, self._share(now))
-        room = depth - len(peer.in_flight)
-        if room < max(1, depth // REQUEST_BATCH):
+        if now >= self._next_look or self._goal <= self._book.useful_bytes:
+            self._look(now)
+        depth = min(depth, self._deepest)
+        most = min(depth, max(peer.least_depth, int(peer.share * (self._goal - self._book.useful_bytes))))
+        room = most - len(peer.in_flight)
+        if room < max(1, most // REQUEST_BATCH):
             return []
         if not peer.in_flight:
             peer.last_block = now
+            peer.asked_from = peer.asked_from or now
         requests: list[Request] = []
         while len(requests) < room:
             piece = self._choose_piece(peer, depth)
@@ -86,14 +107,26 @@ class BlockPicker:
 
     # --- which piece -----------------------------------------------------------------------------
 
-    def _share(self, now: float) -> int:
-        """Return how deep a pipeline may be, where others are deep as well."""
-        if now >= self._next_count:
-            self._next_count = now + COUNT_INTERVAL
-            least = self._config.least_share
-            self.deep_pipelines = sum(len(peer.in_flight) >= least for peer in self._book.peers.values())
-            self._deepest = max(least, self._config.max_in_flight // max(1, self.deep_pipelines))
-        return self._deepest
+    def _look(self, now: float) -> None:
+        """See how many pipelines are deep, how much is still to come, and what each peer's share of it is."""
+        self._next_look = now + LOOK_INTERVAL
+        book, least = self._book, self._config.least_share
+        busy = [peer for peer in book.peers.values() if peer.in_flight]
+        self.deep_pipelines = sum(len(peer.in_flight) >= least for peer in busy)
+        self._deepest = max(least, self._config.max_in_flight // max(1, self.deep_pipelines))
+        self._goal = book.useful_bytes + book.bytes_to_come()
+        speeds = [peer.speed(now) for peer in busy]
+        mean = sum(speeds) / max(1, sum(map(bool, speeds))) or 1.0
+        total = sum(speed or mean for speed in speeds)
+        for peer, speed in zip(busy, speeds, strict=True):
+            peer.share = SHARE_OF_REST * (speed or mean) / total / BLOCK_SIZE if len(busy) > 1 else 1.0
+            peer.least_depth = self._least_depth(peer, speed)
+
+    def _least_depth(self, peer: PeerRecord, speed: float) -> int:
+        """Return how many requests keep a peer busy while the next ones are on their way."""
+        if not speed:
+            return self._config.min_queue_depth
+        return max(LEAST_DEPTH, 2 + int(2 * speed * peer.latency / BLOCK_SIZE))
 
     def _choose_piece(self, peer: PeerRecord, depth: int) -> ActivePiece | None:
         """Return a piece with blocks to ask this peer for, or None; see the module's text for the order."""
@@ -205,18 +238,20 @@ class BlockPicker:
         return self._is_full() or not self._table.to_begin(self._picker.available)
 
     def _end_game_requests(self, peer: PeerRecord, room: int, now: float) -> list[Request]:
-        """Ask for blocks that are asked of another peer already, of the one that will be last."""
+        """Ask for blocks that are asked of another peer already and that this one brings sooner."""
         if peer.on_parole:
             return []  # a bad piece with its blocks among others' would convict nobody
-
-        def time_left(other: PeerRecord) -> float:
-            return len(other.in_flight) / max(other.rate, 1.0)
-
-        others = [other for other in self._book.peers.values() if other.in_flight and other is not peer]
-        for other in sorted(others, key=time_left, reverse=True):
-            much_slower = peer.rate > self._config.takeover_speed_ratio * other.rate
-            limit = room if much_slower else 0 if peer.in_flight else 1
-            requests = self._duplicate_requests(peer, other, limit, now, much_slower)
+        speed, ratio = peer.speed(now), self._config.takeover_speed_ratio
+        others = [
+            (len(other.in_flight) / (theirs or 1.0), other, theirs)
+            for other in self._book.peers.values()
+            if other.in_flight and other is not peer
+            if speed > ratio * (theirs := other.speed(now)) or not peer.in_flight
+        ]
+        others.sort(key=itemgetter(0), reverse=True)
+        for _, other, theirs in others:
+            much_faster = speed > ratio * theirs
+            requests = self._duplicate_requests(peer, other, room if much_faster else 1, now, much_faster)
             if requests:
                 return requests
         return []
@@ -227,7 +262,9 @@ class BlockPicker:
         """Ask a peer for up to `limit` of the blocks that another one owes, last asked first."""
         requests: list[Request] = []
         servable = peer.servable
-        for number in reversed(other.in_flight) if limit else ():
+        for before, number in zip(range(len(other.in_flight) - 1, -1, -1), reversed(other.in_flight), strict=True):
+            if not self._is_sooner(peer, other, before, now):
+                break
             index, block = divmod(number, self._book.blocks_per_piece)
             piece = self._book.active[index]
             if (
@@ -241,6 +278,37 @@ class BlockPicker:
             if len(requests) == limit:
                 break
         return requests
+
+    def _is_sooner(self, peer: PeerRecord, other: PeerRecord, before: int, now: float) -> bool:
+        """Tell whether a peer would bring a block before another one does, who owes us so many `before` it.
+
+        One whose speed nobody knows is thought to be quick; one that is late may never come.
+        """
+        ours, theirs = peer.speed(now), other.speed(now)
+        if not ours or not theirs:
+            return True
+        waited = now - other.last_block
+        their_time = (before + 1) * BLOCK_SIZE / theirs
+        our_time = peer.latency + (len(peer.in_flight) + 1) * BLOCK_SIZE / ours
+        return their_time - waited > our_time or waited > 2 * their_time + PATIENCE
+
+    # --- who may be asked again --------------------------------------------------------------------
+
+    def take_hungry(self, now: float) -> list[PeerKey]:
+        """Return the hungry peers, once, for whom there may be something."""
+        book = self._book
+        if not book.hungry:
+            return []
+        useful = self._table.to_begin(self._picker.available)
+        for index in book.open_pieces:
+            useful |= 1 << index
+        fed = [key for key in book.hungry if book.peers[key].servable & useful]
+        if not fed and book.active and now >= self._next_feed and self._is_end_game():
+            self._next_feed = now + LOOK_INTERVAL
+            fed = [key for key in book.hungry if not book.peers[key].in_flight]
+        for key in fed:
+            del book.hungry[key]
+        return fed
 
     # --- time-outs -------------------------------------------------------------------------------
 

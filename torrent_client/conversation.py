@@ -319,7 +319,7 @@ class Conversation:
 
     def feed_hungry(self, now: float) -> None:
         """Ask sources again that had nothing left to be asked for, now that there may be something."""
-        for source in self._pieces.take_hungry():
+        for source in self._pieces.take_hungry(now):
             assert isinstance(source, BlockSource)
             self._request_more(source, now)
 

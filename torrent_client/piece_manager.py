@@ -301,10 +301,10 @@ class PieceManager:
         with self._lock:
             return self._block_picker.stalled_peers(now)
 
-    def take_hungry(self) -> list[PeerKey]:
-        """Return the peers that could take more requests than there were, once, when there is more."""
+    def take_hungry(self, now: float) -> list[PeerKey]:
+        """Return the peers that could take more requests than there were, once, when there may be more for them."""
         with self._lock:
-            return self._book.take_hungry()
+            return self._block_picker.take_hungry(now)
 
     # --- what others want to know ------------------------------------------------------------------
 

@@ -194,7 +194,7 @@ class PlainClient:
         for connection in self.pieces.stalled_peers(now):
             assert isinstance(connection, PeerConnection)
             connection.close(f"no block in {self._config.request_timeout:.0f} s")
-        for connection in self.pieces.take_hungry():
+        for connection in self.pieces.take_hungry(now):
             assert isinstance(connection, PeerConnection)
             self._request_more(connection)
 

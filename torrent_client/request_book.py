@@ -35,6 +35,9 @@ UNASKED_BLOCKS_TOLERATED = 64
 """Blocks that nobody asked for before a peer counts as hostile. Honest peers send a few: answers that
 crossed our `cancel`."""
 
+UNKNOWN_LATENCY = 1.0
+"""Seconds that a peer is thought to take for an answer before it has given one."""
+
 
 class PeerRecord:
     """What we know of one peer.
@@ -53,6 +56,11 @@ class PeerRecord:
         self.own: list[ActivePiece] = []  # begun by it, with blocks still to ask for
         self.rate = 0.0  # bytes per second, of the last seconds
         self.last_block = 0.0  # when a block came, or when it was first asked again
+        self.asked_from = 0.0  # when it was first asked at all
+        self.useful = 0  # bytes of blocks that it has sent and we lacked
+        self.latency = UNKNOWN_LATENCY  # seconds, the shortest that it took to answer
+        self.share = 1.0  # blocks in flight for each byte that is still to come, at most
+        self.least_depth = 1  # but so many in any case
         self.late_answers = UNASKED_BLOCKS_TOLERATED  # blocks it may still send unasked
         self.on_parole = False
         self.is_snubbed = False  # it kept us waiting for too long, and nothing came since
@@ -61,6 +69,11 @@ class PeerRecord:
         self.allowed_fast = 0  # set of bits: it serves them even while it chokes us
         self.suggested = int(prefers_runs)  # set of bits: it has them at hand (BEP 6)
         self.chokes = False
+
+    def speed(self, now: float) -> float:
+        """Return its bytes per second; 0 when nothing is known."""
+        seconds = now - self.asked_from
+        return self.rate or (self.useful / seconds if seconds > 0 else 0.0)
 
     @property
     def servable(self) -> int:
@@ -171,13 +184,10 @@ class RequestBook:
         begin = block * BLOCK_SIZE
         return Request(piece.index, begin, piece.block_lengths[begin])
 
-    def take_hungry(self) -> list[PeerKey]:
-        """Return the hungry peers, once, if there may be something for them."""
-        if not self.hungry or not (self._table.missing & self._table.wanted or self.active):
-            return []
-        hungry = list(self.hungry)
-        self.hungry.clear()
-        return hungry
+    def bytes_to_come(self) -> int:
+        """Return the bytes of wanted pieces that nobody has sent yet."""
+        here = sum(piece.block_count - piece.remaining for piece in self.active.values())
+        return max(0, self._table.bytes_in(self._table.lacking & self._table.wanted) - here * BLOCK_SIZE)
 
     # --- receiving -------------------------------------------------------------------------------
 
@@ -215,6 +225,8 @@ class RequestBook:
         received, useful_before = Received([], [], 0), self.useful_bytes
         peer.last_block = now
         peer.is_snubbed = False
+        for last in blocks[-1:]:
+            self._time(peer, last, now)
         try:
             for came in blocks:
                 if not isinstance(came, BlockRun):
@@ -227,7 +239,16 @@ class RequestBook:
                 self.abandon(piece)
                 self.wasted_bytes += piece.length
             raise
-        return received._replace(useful=self.useful_bytes - useful_before)
+        useful = self.useful_bytes - useful_before
+        peer.useful += useful
+        return received._replace(useful=useful)
+
+    def _time(self, peer: PeerRecord, last: Piece | BlockRun, now: float) -> None:
+        """Take note of how long a peer took for the last block of a batch, if that was shorter than ever."""
+        block = last.first + last.block_count - 1 if isinstance(last, BlockRun) else last.begin // BLOCK_SIZE
+        asked = peer.in_flight.get(last.piece_index * self.blocks_per_piece + block)
+        if asked is not None and now - asked < peer.latency:
+            peer.latency = now - asked
 
     def _receive_run(self, peer: PeerRecord, run: BlockRun, received: Received) -> bool:
         """Take note of blocks that are in their places; False, and nothing done, if one must be looked at by itself."""
