@@ -84,6 +84,10 @@ HEADER_LENGTH: Final = _HEAD_BLOCK.size
 _PIECE_ID: Final = int(MessageId.PIECE)
 """Compared with every block's id byte: an IntEnum's member takes three times as long."""
 
+_REQUEST_ID: Final = int(MessageId.REQUEST)
+_REQUEST_LENGTH: Final = 13
+"""The length prefix of a `request`: id, index, begin, length."""
+
 _INDEX_END: Final = 9
 """Bytes of a block's header up to the end of the index."""
 
@@ -503,7 +507,8 @@ class MessageReader:
         position, end, buffer, view = self._start, self._end, self._buffer, self._view
         if end == len(buffer) < RECEIVE_BUFFER_MAX:
             self._size_wanted = 2 * len(buffer)  # a full read: there is more where that came from
-        max_length, unpack_length, unpack_pair = self._max_length, _U32.unpack_from, _U32_PAIR.unpack_from
+        unpack_length, unpack_pair, unpack_triple = _U32.unpack_from, _U32_PAIR.unpack_from, _U32_TRIPLE.unpack_from
+        max_length = self._max_length
         messages: list[Message] = []
         while end - position >= 4:
             (length,) = unpack_length(buffer, position)
@@ -517,6 +522,8 @@ class MessageReader:
             if length >= _PIECE_OVERHEAD and buffer[start] == _PIECE_ID:
                 index, begin = unpack_pair(buffer, start + 1)
                 messages.append(Piece(index, begin, view[start + _PIECE_OVERHEAD : position]))
+            elif length == _REQUEST_LENGTH and buffer[start] == _REQUEST_ID:
+                messages.append(Request(*unpack_triple(buffer, start + 1)))
             elif length:
                 messages.append(decode_message(buffer[start], bytes(view[start + 1 : position])))
             else:
