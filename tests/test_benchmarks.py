@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from thesis.benchmarks import machine, results
-from thesis.benchmarks.__main__ import parse
+from thesis.benchmarks.__main__ import among, parse
 from thesis.benchmarks.cases import CASES, SCALES, Case, Plot, Point, Scale
 from thesis.benchmarks.client import Client
 from thesis.benchmarks.clients import CLIENTS
@@ -257,12 +257,11 @@ class FakeTrial:
 def run_case(path: Path, trials: Sequence[FakeTrial], rounds: int, repeats: int = 0) -> list[str]:
     """Run fake trials and return what was said."""
     said: list[str] = []
-    case = dataclasses.replace(
-        speed_case(), points=lambda _: [Point(1, {trial.subject.name: trial for trial in trials})]
-    )
+    points = [Point(x, {trial.subject.name: trial for trial in trials}) for x in (1, 9)]
+    case = dataclasses.replace(speed_case(), points=lambda _: points)
     scale = Scale("full", rounds, repeats, warm_up=True)
     lab: Lab = object()  # type: ignore[assignment]  # the trials are fakes
-    Runner(lab, Results(path, "full"), scale, said.append).run([case], lambda _: True)
+    Runner(lab, Results(path, "full"), scale, said.append).run([case], among(None), among(["1"]))
     return said
 
 

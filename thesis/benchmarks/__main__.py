@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from thesis.benchmarks import machine
@@ -33,6 +33,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("what", nargs="+", choices=known, metavar="CASE", help="all, report, list, or names of cases")
     parser.add_argument("--quick", action="store_true", help="all of it, small, in about two minutes")
     parser.add_argument("--clients", type=lambda text: text.split(","), help="these only, such as ours,libtorrent")
+    parser.add_argument("--point", action="append", help="this value of the axis alone, such as 4; may be repeated")
     parser.add_argument("--rounds", type=int, help="runs of each client at each point (3; --quick 1)")
     parser.add_argument("--results", type=Path, help="file to append to (thesis/results/full.jsonl or quick.jsonl)")
     parser.add_argument("--dir", type=Path, help="where to work (/dev/shm if there is room, else the usual place)")
@@ -40,6 +41,11 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if unknown := set(arguments.clients or ()).difference(CLIENTS):
         parser.error(f"no such clients: {', '.join(sorted(unknown))}; there are {', '.join(CLIENTS)}")
     return arguments
+
+
+def among(chosen: Sequence[str] | None) -> Callable[[object], bool]:
+    """Return what tells whether something is among those that the user named; everything is when there are none."""
+    return lambda thing: not chosen or str(thing) in chosen
 
 
 def chosen_scale(arguments: argparse.Namespace) -> Scale:
@@ -70,7 +76,7 @@ def run(arguments: argparse.Namespace, path: Path, cases: Sequence[Case], networ
         dir=arguments.dir or roomy_directory(ROOM[scale.name]), prefix="benchmark-"
     ) as name:
         runner = Runner(Lab(Path(name), network), results, scale, say)
-        runner.run(cases, lambda client: not arguments.clients or client in arguments.clients)
+        runner.run(cases, among(arguments.clients), among(arguments.point))
 
 
 def say(text: str) -> None:

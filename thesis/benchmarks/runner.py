@@ -29,11 +29,13 @@ class Runner:
         self._warm: dict[tuple[type, str], bool] = {}  # kind of trial and client: whether its warm-up succeeded
         self._absent: set[str] = set()
 
-    def run(self, cases: Iterable[Case], only: Callable[[str], bool]) -> None:
-        """Run what is missing of these cases; only says which clients take part."""
+    def run(
+        self, cases: Iterable[Case], is_client: Callable[[str], bool], is_point: Callable[[str | float], bool]
+    ) -> None:
+        """Run what is missing of these cases, with the clients and at the points that are wanted."""
         for case in cases:
-            for point in case.points(self._scale):
-                trials = {name: trial for name, trial in point.trials.items() if only(trial.subject.name)}
+            for point in filter(lambda point: is_point(point.x), case.points(self._scale)):
+                trials = {name: trial for name, trial in point.trials.items() if is_client(trial.subject.name)}
                 self._run_point(case, point, self._present(case, trials))
 
     def _present(self, case: Case, trials: Mapping[str, Trial]) -> dict[str, Trial]:
