@@ -22,7 +22,7 @@ from torrent_client.piece_manager import PieceManager
 from torrent_client.piece_picker import PiecePicker, WantedPieces
 from torrent_client.piece_table import PieceHashes, PieceState
 from torrent_client.protocol.messages import Cancel, Piece, Request
-from torrent_client.protocol.scatter import BlockRun, ScatterReader
+from torrent_client.protocol.scatter import Arrival, BlockRun, Places, ScatterReader
 from torrent_client.request_book import UNASKED_BLOCKS_TOLERATED, Received
 from torrent_client.smart_ban import SmartBan
 
@@ -1599,6 +1599,16 @@ def test_a_run_of_which_one_block_was_taken_back_is_counted_block_by_block() -> 
     lab.keep(received.full)
 
 
+def read(reader: ScatterReader, places: Places, data: bytes) -> tuple[int, list[Arrival]]:
+    """Let as many bytes arrive as one read takes; return how many those were, and what they are."""
+    count = 0
+    for buffer in reader.writable(places):
+        part = data[count : count + len(buffer)]
+        buffer[: len(part)] = part
+        count += len(part)
+    return count, reader.received(count)
+
+
 def test_a_stranger_has_no_places() -> None:
     """Nor has who was asked for nothing."""
     lab = Lab()
@@ -1634,6 +1644,32 @@ def test_memory_that_somebody_may_read_into_is_not_used_again() -> None:
     memory = piece.buffer.data
     lab.manager._book.abandon(piece)
     assert all(buffer.data is not memory for buffer in lab.manager._book._buffers._free)
+
+
+def test_what_was_stored_is_out_of_reach_of_who_was_silent_in_the_middle_of_a_block() -> None:
+    """It is timed out and asked for something else, then sends all that it owed, and begins to send a block twice."""
+    lab = Lab(pieces=1, blocks=3)
+    lab.join("a")
+    reader, places = ScatterReader(MAX_MESSAGE_LENGTH), partial(lab.manager.places, "a")
+    stream = b"".join(lab.block(request).encode() for request in lab.ask("a"))
+    read(reader, places, stream[:1000])
+    reader.writable(places)  # a moment of silence
+    lab.clock.advance(RAREST_FIRST.request_timeout + 1)
+    lab.manager.stalled_peers(lab.clock())
+    lab.join("b")
+    lab.ask("b", depth=1)  # the block that is half here
+    again = lab.block(lab.ask("a", depth=1)[0]).encode()
+    stream, full = stream[1000:] + again[:500], list[ActivePiece]()
+    while stream:
+        count, arrivals = read(reader, places, stream)
+        stream = stream[count:]
+        full += lab.manager.receive_blocks(
+            "a", [each for each in arrivals if isinstance(each, BlockRun | Piece)], 0
+        ).full
+    for buffer in reader.writable(places):
+        buffer[:] = b"?" * len(buffer)
+    lab.keep(full)
+    assert lab.manager.is_complete
 
 
 def test_who_has_left_is_no_tenant() -> None:
@@ -1820,6 +1856,12 @@ class Histories(RuleBasedStateMachine):
         remote = data.draw(st.sampled_from([remote for remote in self.remotes if remote.on_the_way]))
         while remote in self.remotes and len(remote.on_the_way) > late:
             self.receive(remote, self.read(remote, len(remote.on_the_way) - late))
+
+    @precondition(lambda self: self.remotes)
+    @rule(data=st.data())
+    def is_silent_for_a_moment(self, data: st.DataObject) -> None:
+        """A read ends without a byte, and another one begins: places may have changed meanwhile."""
+        self.begin_read(self.some_peer(data))
 
     @precondition(lambda self: any(remote.sent for remote in self.remotes))
     @rule(data=st.data(), number=st.integers(0, 30), times=st.sampled_from([1, 2, UNASKED_BLOCKS_TOLERATED + 1]))

@@ -166,6 +166,16 @@ def test_a_block_that_is_half_here_stays_where_it_is() -> None:
     assert feed(reader, pieces, data[1000:]) == [pieces.answer(0)]
 
 
+def test_a_read_that_brought_nothing_leaves_no_places() -> None:
+    """A moment of silence after half a block, and what is expected changes: of what was, only that block goes on."""
+    pieces, reader = Pieces(4 * BLOCK_SIZE), new_reader()
+    feed(reader, pieces, pieces.stream([0])[:1000])
+    for asked in ([0, 1, 2, 3], [2, 3, 0, 1], [3], []):  # no `received` in between
+        pieces.asked = [pieces.blocks[number] for number in asked]
+        expected = [BLOCK_SIZE + 13 - 1000, *[13, BLOCK_SIZE] * len([number for number in asked if number])]
+        assert [len(buffer) for buffer in reader.writable(pieces.expect)] == expected, "one block, two places"
+
+
 def test_where_nothing_is_expected_a_block_that_is_half_here_is_read_to_its_end() -> None:
     """A limit or the end of the download came in between."""
     pieces, reader = Pieces(BLOCK_SIZE), new_reader()

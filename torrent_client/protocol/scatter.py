@@ -176,10 +176,16 @@ class ScatterReader:
         return list(self._plain.received(count))
 
 
-def _beginning_with(half: BlockRun, runs: Sequence[BlockRun]) -> Sequence[BlockRun]:
-    """Return runs that begin with the one block that is half here, which may belong elsewhere now, or nowhere."""
-    if runs and runs[0].first == half.first and runs[0].memory is half.memory:
+def _beginning_with(last: BlockRun, runs: Sequence[BlockRun]) -> Sequence[BlockRun]:
+    """Return runs that begin with the block that is half here, which may belong elsewhere now, or nowhere.
+
+    Args:
+        last: where the last read was to go: if nothing came then, blocks follow there that nobody may expect now.
+        runs: what is expected now.
+    """
+    if runs and runs[0].first == last.first and runs[0].memory is last.memory:
         return runs
+    half = last.cut(0, 1)
     others: list[BlockRun] = []
     for run in runs:
         number = half.first - run.first
