@@ -152,28 +152,44 @@ def test_after_something_else_blocks_are_read_into_their_places_again() -> None:
 
 def test_a_block_that_is_half_here_stays_where_it_is() -> None:
     """Even if it belongs elsewhere now, or nowhere: its bytes came, and the rest follows."""
-    pieces, reader = Pieces(3 * BLOCK_SIZE), new_reader()
-    old, data = pieces.pieces[0].data, pieces.stream([0])
-    feed(reader, pieces, data[:1000])
-    pieces.pieces[0].move_in("peer", PieceBuffer(3 * BLOCK_SIZE))
-    for asked in ([1, 0, 2], [0, 1, 2], []):
+    pieces, reader = Pieces(4 * BLOCK_SIZE), new_reader()
+    old, data, cut = pieces.pieces[0].data, pieces.stream([0, 1]), BLOCK_SIZE + 13 + 1000
+    feed(reader, pieces, data[:cut])
+    pieces.pieces[0].move_in("peer", PieceBuffer(4 * BLOCK_SIZE))
+    for asked in ([2, 1, 3], [1, 2, 3], []):
         pieces.asked = [pieces.blocks[number] for number in asked]
         buffers = reader.writable(pieces.expect)
         others = [13, BLOCK_SIZE, 13, BLOCK_SIZE] if asked else []
         assert [len(buffer) for buffer in buffers] == [BLOCK_SIZE + 13 - 1000, *others], "one block, two places"
         assert buffers[0].obj is old.obj
-        assert reader.received(0) == []
-    assert feed(reader, pieces, data[1000:]) == [pieces.answer(0)]
+    assert feed(reader, pieces, data[cut:]) == [pieces.answer(1)]
 
 
 def test_a_read_that_brought_nothing_leaves_no_places() -> None:
     """A moment of silence after half a block, and what is expected changes: of what was, only that block goes on."""
     pieces, reader = Pieces(4 * BLOCK_SIZE), new_reader()
-    feed(reader, pieces, pieces.stream([0])[:1000])
-    for asked in ([0, 1, 2, 3], [2, 3, 0, 1], [3], []):  # no `received` in between
+    feed(reader, pieces, pieces.stream([0, 1])[: BLOCK_SIZE + 13 + 1000])
+    for asked in ([1, 2, 3], [2, 3, 1], [3], []):  # no `received` in between
         pieces.asked = [pieces.blocks[number] for number in asked]
-        expected = [BLOCK_SIZE + 13 - 1000, *[13, BLOCK_SIZE] * len([number for number in asked if number])]
+        expected = [BLOCK_SIZE + 13 - 1000, *[13, BLOCK_SIZE] * len([number for number in asked if number != 1])]
         assert [len(buffer) for buffer in reader.writable(pieces.expect)] == expected, "one block, two places"
+
+
+def test_the_rest_of_a_block_is_read_alone_when_a_read_brought_none_to_its_end() -> None:
+    """On a slow line, which would wake the reader for each packet; a block that came whole ends that."""
+    pieces, reader = Pieces(3 * BLOCK_SIZE), new_reader()
+    data = pieces.stream(range(3))
+    feed(reader, pieces, data[:1500])
+    assert reader.wants_all
+    (rest,) = reader.writable(pieces.expect)
+    assert len(rest) == BLOCK_SIZE + 13 - 1500
+    reader.received(0)
+    assert feed(reader, pieces, data[1500 : BLOCK_SIZE + 2000]) == [pieces.answer(0)]
+    assert reader.wants_all, "the last of these reads brought the begin of a block"
+    assert feed(reader, pieces, data[BLOCK_SIZE + 2000 : 2 * BLOCK_SIZE + 26]) == [pieces.answer(1)]
+    assert not reader.wants_all
+    feed(reader, pieces, Have(1).encode() + data[-BLOCK_SIZE - 13 : -100])
+    assert not reader.wants_all, "what is read plainly is read as it comes"
 
 
 def test_where_nothing_is_expected_a_block_that_is_half_here_is_read_to_its_end() -> None:

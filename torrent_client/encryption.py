@@ -81,13 +81,13 @@ class EncryptedSocket:
         buffer = bytearray(size)
         return bytes(buffer[: self.recvmsg_into([memoryview(buffer)])[0]])
 
-    def recvmsg_into(self, buffers: Sequence[memoryview]) -> tuple[int]:
+    def recvmsg_into(self, buffers: Sequence[memoryview], _ancillary: int = 0, flags: int = 0) -> tuple[int]:
         """Receive into buffers, one after the other, and decrypt there; return how many bytes came."""
         if self._early:
             count = min(len(self._early), len(buffers[0]))
             buffers[0][:count], self._early = self._early[:count], self._early[count:]
             return (count,)
-        count, *_ = self._sock.recvmsg_into(buffers)
+        count, *_ = self._sock.recvmsg_into(buffers, 0, flags)
         if self._ciphers:
             left = count
             for buffer in buffers:

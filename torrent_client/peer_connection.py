@@ -232,8 +232,8 @@ class PeerConnection:
         silence = 0.0
         while self.close_reason is None:
             try:
-                buffers = self._writable(places)
-                count = self._sock.recvmsg_into(buffers)[0]
+                buffers, flags = self._next_read(places)
+                count = self._sock.recvmsg_into(buffers, 0, flags)[0]
             except BlockingIOError:  # a tick passed
                 silence += self._config.socket_tick
                 if silence >= self._config.idle_timeout:
@@ -252,13 +252,14 @@ class PeerConnection:
                 return messages
         raise PeerDisconnected(self.close_reason or "it closed the connection")
 
-    def _writable(self, places: Places) -> list[memoryview]:
-        """Return the buffers for the next read: a small one where a limit holds, so that reading is smooth."""
+    def _next_read(self, places: Places) -> tuple[list[memoryview], int]:
+        """Return buffers and flags for the next read; where a limit holds a small buffer, so that reading is smooth."""
         limit = self._limits.download
         if not limit.is_limited and not self._trace:
-            return self._reader.writable(places)
+            buffers = self._reader.writable(places)
+            return buffers, socket.MSG_WAITALL if self._reader.wants_all else 0
         first, *_ = self._reader.writable(nowhere)
-        return [first[: limit.quantum()] if limit.is_limited else first]
+        return [first[: limit.quantum()] if limit.is_limited else first], 0
 
     def _pay(self, count: int) -> None:
         """Book what was read, and wait until it has been earned: TCP then slows the sender down."""

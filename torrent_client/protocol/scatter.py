@@ -87,10 +87,15 @@ class ScatterReader:
 
     Args:
         max_length: largest length prefix accepted, in bytes.
+
+    Attributes:
+        wants_all: the next read is for the rest of a block, and need not return before all of it is there: the last
+            one brought no block to its end, and to wake up for each packet of a slow line costs more than to read it.
     """
 
     def __init__(self, max_length: int) -> None:
         """Begin at the start of a message."""
+        self.wants_all = False
         self._plain = MessageReader(max_length)
         self._runs: Sequence[BlockRun] = ()  # of this read; none if it goes to the MessageReader
         self._begun = 0  # bytes that are there of the first block's message
@@ -106,7 +111,7 @@ class ScatterReader:
             buffers[0] = buffers[0][self._begun :]
         else:
             buffers[:2] = [buffers[1][self._begun - HEADER_LENGTH :]]
-        return buffers
+        return buffers[:1] if self.wants_all else buffers
 
     def received(self, count: int) -> list[Arrival]:
         """Take note of `count` bytes read into `writable()`; return the messages that are now whole.
@@ -132,6 +137,7 @@ class ScatterReader:
                 self._runs = [run.cut(whole, whole + 1)]
                 break
         self._begun = left
+        self.wants_all = left > HEADER_LENGTH and not messages
         self._adapt(runs, messages)
         return messages
 
@@ -171,7 +177,7 @@ class ScatterReader:
     def _reread(self, count: int) -> list[Arrival]:
         """Read the `count` bytes that are in the places as what they are."""
         came = b"".join([part for run in self._runs for part in run.parts])[:count]
-        self._begun, self._runs = 0, ()
+        self._begun, self._runs, self.wants_all = 0, (), False
         self._plain.writable(count)[:count] = came
         return list(self._plain.received(count))
 
