@@ -141,6 +141,26 @@ def test_any_stream_cut_anywhere_gives_its_messages(
     assert pieces.is_right
 
 
+@pytest.mark.parametrize(
+    ("before", "lengths"), [(0, (4 * BLOCK_SIZE,)), (1, (4 * BLOCK_SIZE,)), (3, (BLOCK_SIZE, 3 * BLOCK_SIZE))]
+)
+def test_blocks_before_something_else_are_in_their_places(before: int, lengths: tuple[int, ...]) -> None:
+    """What comes after it in the same read is not, and is handed out as any message."""
+    pieces, reader = Pieces(*lengths), new_reader()
+    data = pieces.stream(range(before)) + Have(1).encode() + pieces.stream(range(before, 4))
+    count = 0
+    for buffer in reader.writable(pieces.expect):
+        part = data[count : count + len(buffer)]
+        buffer[: len(part)] = part
+        count += len(part)
+    messages = reader.received(count)
+    runs = [message for message in messages if isinstance(message, BlockRun)]
+    assert [piece.block for run in runs for piece in run.pieces()] == [
+        pieces.answer(each).block for each in range(before)
+    ]
+    assert messages[len(runs) :] == [Have(1), *(pieces.answer(each) for each in range(before, 3))]
+
+
 def test_after_something_else_blocks_are_read_into_their_places_again() -> None:
     """What was read plainly of a block is moved to its place, and the rest goes there by itself."""
     pieces, reader = Pieces(4 * BLOCK_SIZE), new_reader()

@@ -7,7 +7,7 @@
 A *place* is where a block and the 13 bytes before it belong. The system scatters what it reads over the places of the
 blocks that were asked for first; then the heads are compared with what was expected, those of a run of neighbouring
 blocks at once. Peers answer in order, so that they nearly always agree. Where they do not (a `have` in between, a block
-left out), what came is copied together and read by a `MessageReader`, which reads all else that is not expected, too.
+left out), what came from there on is copied together and read by a `MessageReader`, which reads all else, too.
 
 The memory of a place must be nobody else's until the next read: whatever a peer sends is left there.
 `request_book` sees to that; here no two places of one block are used at once.
@@ -63,6 +63,11 @@ class BlockRun(NamedTuple):
         return BlockRun(
             self.piece_index, self.first + begin, self.memory, self.parts[2 * begin : 2 * end], heads, headers
         )
+
+    def is_expected(self, number: int) -> bool:
+        """Tell whether what came before a block, as far as it came, is that block's head."""
+        first, after = HEADER_LENGTH * number, HEADER_LENGTH * (number + 1)
+        return self.heads[first:after] == self.headers[first:after]
 
     def pieces(self) -> list[Piece]:
         """Return a message for each block."""
@@ -123,13 +128,13 @@ class ScatterReader:
             return list(self._plain.received(count))
         runs, left = self._runs, self._begun + count
         messages: list[Arrival] = []
-        for run in runs:
+        for number, run in enumerate(runs):
             is_whole = left >= HEADER_LENGTH * run.block_count + run.size
             whole = run.block_count if is_whole else left // _STEP
             rest = left - HEADER_LENGTH * run.block_count - run.size if is_whole else left - whole * _STEP
             seen = HEADER_LENGTH * whole + (0 if is_whole else min(rest, HEADER_LENGTH))
             if run.heads[:seen] != run.headers[:seen]:
-                return self._reread(self._begun + count)
+                return messages + self._reread(run, runs[number + 1 :], left)
             left = rest
             if whole:
                 messages.append(run if is_whole else run.cut(0, whole))
@@ -174,12 +179,18 @@ class ScatterReader:
 
     # --- something else came -----------------------------------------------------------------------------
 
-    def _reread(self, count: int) -> list[Arrival]:
-        """Read the `count` bytes that are in the places as what they are."""
-        came = b"".join([part for run in self._runs for part in run.parts])[:count]
+    def _reread(self, run: BlockRun, later: Sequence[BlockRun], count: int) -> list[Arrival]:
+        """Read the `count` bytes that are in the places of runs as what they are, from the first unexpected head on."""
+        whole = next(block for block in range(run.block_count) if not run.is_expected(block))
+        count -= whole * _STEP
         self._begun, self._runs, self.wants_all = 0, (), False
-        self._plain.writable(count)[:count] = came
-        return list(self._plain.received(count))
+        came = self._plain.writable(count)[:count]
+        for part in (part for each in (run.cut(whole, run.block_count), *later) for part in each.parts):
+            size = min(len(part), len(came))
+            came[:size] = part[:size]
+            came = came[size:]
+        blocks: list[Arrival] = [run.cut(0, whole)] if whole else []
+        return blocks + self._plain.received(count)
 
 
 def _beginning_with(last: BlockRun, runs: Sequence[BlockRun]) -> Sequence[BlockRun]:
