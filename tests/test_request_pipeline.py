@@ -1,5 +1,7 @@
 """How deep a peer's pipeline is: slow start, three seconds of its rate, its own limit, and snubbing."""
 
+import math
+
 import pytest
 
 from torrent_client.config import BLOCK_SIZE, Config
@@ -67,6 +69,38 @@ def test_slow_start_goes_on_while_the_rate_grows_by_a_tenth() -> None:
 def test_a_steady_peer_gets_three_seconds_of_its_rate(blocks_per_second: float, depth: int) -> None:
     """Never less than the minimum, never more than the limit."""
     assert steady(blocks_per_second * BLOCK_SIZE).depth == depth
+
+
+@pytest.mark.parametrize(
+    ("latency", "depth"), [(0.0, 100), (0.1, 140), (0.25, 200), (0.5, 300), (2.0, 300), (math.inf, 300)]
+)
+def test_where_the_latency_is_known_the_queue_is_shorter(latency: float, depth: int) -> None:
+    """A second and four times the latency, but never more than three seconds."""
+    pipeline = steady(100 * BLOCK_SIZE)
+    pipeline.measure(100 * BLOCK_SIZE, latency)
+    assert pipeline.depth == depth
+
+
+def test_a_queue_that_is_too_short_does_not_make_a_peer_slower_and_slower() -> None:
+    """The way has become longer than the queue, and the rate is what the queue lets through."""
+    pipeline = steady(100 * BLOCK_SIZE)
+    round_trip = 1.5
+    rates = []
+    for _ in range(60):
+        rates.append(min(100.0, pipeline.depth / round_trip))
+        pipeline.measure(rates[-1] * BLOCK_SIZE, 0.02)
+    assert sum(rates) / len(rates) > 70
+
+
+def test_a_rate_that_has_fallen_for_good_becomes_the_usual_one() -> None:
+    """The queue is long at first, and short again when the better times are forgotten."""
+    pipeline = steady(100 * BLOCK_SIZE)
+    depths = []
+    for _ in range(30):
+        pipeline.measure(50 * BLOCK_SIZE, 0.0)
+        depths.append(pipeline.depth)
+    assert depths[0] == 150
+    assert depths[-1] == 50
 
 
 def test_a_peers_limit_is_below_the_minimum_if_it_says_so() -> None:

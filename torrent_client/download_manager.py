@@ -349,7 +349,7 @@ class DownloadManager:
         """Take the speeds of peers and of the torrent."""
         peers = self.swarm.peers()
         for peer in peers:
-            peer.tick(seconds)
+            peer.tick(seconds, self.pieces.latency(peer))
             self.pieces.set_rate(peer, peer.download.smoothed)
         self.web_seeds.tick(seconds)
         self._download.total = self.pieces.useful_bytes

@@ -84,12 +84,17 @@ class Peer(BlockSource):
         """Ask for one block at a time from now on."""
         self.pipeline.snub()
 
-    def tick(self, seconds: float) -> None:
-        """Measure both directions; called once a second."""
+    def tick(self, seconds: float, latency: float) -> None:
+        """Measure both directions; called once a second.
+
+        Args:
+            seconds: since the last time.
+            latency: the shortest time, in seconds, in which the peer answered a request.
+        """
         self.upload.total = self.connection.uploaded
         self.download.tick(seconds)
         self.upload.tick(seconds)
-        self.pipeline.measure(self.download.last_second)
+        self.pipeline.measure(self.download.last_second, latency)
         is_idle = not self.download.last_second and not self.upload.last_second
         self.idle_seconds = self.idle_seconds + seconds if is_idle else 0.0
 

@@ -41,7 +41,7 @@ from torrent_client.piece_picker import PiecePicker, WantedPieces
 from torrent_client.piece_table import PieceHashes, PieceTable, WantedProgress
 from torrent_client.protocol.messages import Piece, Request
 from torrent_client.protocol.scatter import BlockRun
-from torrent_client.request_book import PeerRecord, Received, RequestBook
+from torrent_client.request_book import UNKNOWN_LATENCY, PeerRecord, Received, RequestBook
 
 
 class PieceManager:
@@ -262,6 +262,12 @@ class PieceManager:
         with self._lock:
             if peer in self._book.peers:
                 self._book.peers[peer].rate = rate
+
+    def latency(self, peer: PeerKey) -> float:
+        """Return the shortest time, in seconds, in which a peer answered a request; a second while nobody knows."""
+        with self._lock:
+            record = self._book.peers.get(peer)
+            return record.latency if record else UNKNOWN_LATENCY
 
     # --- blocks ----------------------------------------------------------------------------------
 
