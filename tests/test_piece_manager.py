@@ -1648,18 +1648,20 @@ def test_memory_that_somebody_may_read_into_is_not_used_again() -> None:
 
 def test_what_was_stored_is_out_of_reach_of_who_was_silent_in_the_middle_of_a_block() -> None:
     """It is timed out and asked for something else, then sends all that it owed, and begins to send a block twice."""
-    lab = Lab(pieces=1, blocks=3)
+    lab = Lab(pieces=1, blocks=4)
     lab.join("a")
     reader, places = ScatterReader(MAX_MESSAGE_LENGTH), partial(lab.manager.places, "a")
     stream = b"".join(lab.block(request).encode() for request in lab.ask("a"))
-    read(reader, places, stream[:1000])
+    cut = BLOCK_SIZE + 13 + 1000  # with nothing but the begin of a block the next read would be for its rest alone
+    _, blocks = read(reader, places, stream[:cut])
+    lab.manager.receive_blocks("a", [each for each in blocks if isinstance(each, BlockRun)], 0)
     reader.writable(places)  # a moment of silence
     lab.clock.advance(RAREST_FIRST.request_timeout + 1)
     lab.manager.stalled_peers(lab.clock())
     lab.join("b")
     lab.ask("b", depth=1)  # the block that is half here
     again = lab.block(lab.ask("a", depth=1)[0]).encode()
-    stream, full = stream[1000:] + again[:500], list[ActivePiece]()
+    stream, full = stream[cut:] + again[:500], list[ActivePiece]()
     while stream:
         count, arrivals = read(reader, places, stream)
         stream = stream[count:]
