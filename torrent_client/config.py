@@ -246,7 +246,7 @@ RECEIVE_BUFFER_START = 32 * KIB
 """Bytes a new connection's receive buffer has: an idle peer costs no more than this."""
 
 RECEIVE_BUFFER_MAX = MIB
-"""Bytes it grows to when `recv` fills it: fewer, bigger reads cost less. 128 KiB cost 15 % more, and above
+"""Bytes it grows to when a read fills it: fewer, bigger reads cost less. 128 KiB cost 15 % more, and above
 1 MiB nothing is gained."""
 
 MAX_MESSAGE_LENGTH = MIB

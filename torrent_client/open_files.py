@@ -36,10 +36,10 @@ _FILE_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """No links, nothing inherited, and no waiting for the other end of a pipe that lies in a file's place."""
 
 _ROOT_FLAGS = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
-"""A step on the way; with `O_PATH` (Linux) a directory that may not be listed is one, too."""
+"""Where every way begins; links may lead there. With `O_PATH` (Linux) a directory that may not be listed will do."""
 
 _STEP_FLAGS = _ROOT_FLAGS | os.O_NOFOLLOW
-
+"""A step on the way, which no link may be."""
 
 SHARES = 8
 """A torrent keeps open this part of the files that the process may have, so that several torrents and hundreds of

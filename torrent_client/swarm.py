@@ -5,7 +5,7 @@
                   max_peers, slots       no twin, not banned                    redial later, or never
 
 Every connection is a worker in a `ThreadPoolExecutor` from dialling to its end; what the messages mean is
-the download manager's business, which gives three callbacks.
+the download manager's business, which gives the callbacks.
 
 Spec: BEP 3, 40 (whom to part from); the guide's Task 11.
 Thread: peers' workers run the connections; every method may be called from any thread.
