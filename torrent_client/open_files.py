@@ -9,6 +9,7 @@
 A file is reached from the root through a descriptor of each directory on the way (`openat`), none of which may
 be a symbolic link. So nobody can put a link there between a check and the opening, and a file costs one system
 call for each step, where a look at the whole path costs one for each directory from `/` on, before it is opened.
+Where the user has made a directory a link to another one below the root, the way through that one is gone instead.
 
 What falls out of the table, or is in it when that is closed, is closed by its last user.
 
@@ -111,7 +112,7 @@ class OpenFiles:
         """
         with self._lock:
             file = self._table.get(number)
-            if file is not None and (access == os.O_RDONLY or file.writable):
+            if file is not None and (access is Access.READ or file.writable):
                 self._table.move_to_end(number)
                 file.users += 1
                 return file

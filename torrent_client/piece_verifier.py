@@ -68,14 +68,14 @@ class PieceVerifier:
         self._callbacks = callbacks
         self._smart_ban = SmartBan()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="verifier")
-        self._places = BoundedSemaphore(backlog)
+        self._room = BoundedSemaphore(backlog)
 
     def verify(self, piece: ActivePiece) -> None:
         """Verify a full piece here and now, or hand it to the thread, if a single busy peer would wait for it."""
         is_thread_of_use = self._pieces.busy_peers < 2 and piece.length > SMALL_PIECE
-        if is_thread_of_use and self._places.acquire(blocking=False):
+        if is_thread_of_use and self._room.acquire(blocking=False):
             future = self._thread.submit(self._verify, piece)
-            future.add_done_callback(lambda _: self._places.release())
+            future.add_done_callback(lambda _: self._room.release())
         else:
             self._verify(piece)
 

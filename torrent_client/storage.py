@@ -112,11 +112,11 @@ class Storage:
         """Return where a file lies."""
         return self.root / file.path
 
-    # --- before the download -----------------------------------------------------------------------
-
-    def _place(self, file: FileEntry) -> str:
+    def _path_text(self, file: FileEntry) -> str:
         """Return what `path` does, for loops over all files: a `Path` takes longer to make than most system calls."""
         return f"{self._root_prefix}{file.path}"
+
+    # --- before the download -----------------------------------------------------------------------
 
     def find_parts(self) -> None:
         """Find out what is in the part file, before anything is read or judged.
@@ -138,7 +138,7 @@ class Storage:
         for file in self.content(wanted):
             needed += file.length
             try:
-                needed -= min(file.length, os.lstat(self._place(file)).st_blocks * 512)
+                needed -= min(file.length, os.lstat(self._path_text(file)).st_blocks * 512)
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -273,7 +273,7 @@ class Storage:
     def stamp(self, file: FileEntry) -> FileStamp | None:
         """Return a file's size and time of change, or None when it is not there."""
         try:
-            status = os.lstat(self._place(file))
+            status = os.lstat(self._path_text(file))
         except OSError:
             return None
         return FileStamp(status.st_size, status.st_mtime_ns)
