@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from torrent_client.errors import StorageError
-from torrent_client.open_files import SHARES, Access, OpenFiles, ask_for
+from torrent_client.open_files import SHARES, Access, OpenFiles, share_out
 from torrent_client.torrent_parser import FileEntry
 
 FILES = [FileEntry(PurePosixPath(f"d/e/{number}"), 10, 10 * number) for number in range(5)]
@@ -72,25 +72,38 @@ def test_the_process_limit_is_shared(root: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("soft", "hard", "asked"),
+    ("soft", "hard", "torrents", "asked", "share"),
     [
-        (1024, 1_000_000, [(4000, 1_000_000)]),
-        (1024, resource.RLIM_INFINITY, [(4000, resource.RLIM_INFINITY)]),
-        (1024, 2048, [(2048, 2048)]),
-        (1024, 1024, []),
-        (20_000, 20_000, []),
-        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, []),
+        (1024, 1_000_000, 1, [(4000, 1_000_000)], 500),
+        (1024, resource.RLIM_INFINITY, 1, [(4000, resource.RLIM_INFINITY)], 500),
+        (1024, 2048, 1, [(2048, 2048)], 256),
+        (1024, 1024, 4, [], 128),
+        (1024, 1024, 32, [], 16),
+        (1024, 1_000_000, 32, [(32_000, 1_000_000)], 500),
+        (20_000, 20_000, 8, [], 500),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 8, [], 500),
     ],
 )
-def test_the_process_limit_is_raised_as_far_as_needed_and_allowed(
-    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, asked: list[tuple[int, int]]
+def test_the_process_limit_is_raised_as_far_as_needed_and_allowed_and_shared_out(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, torrents: int, asked: list[tuple[int, int]], share: int
 ) -> None:
-    """And never lowered."""
+    """It is never lowered, and however many torrents there are, half of it is left for peers."""
     done: list[tuple[int, int]] = []
-    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (soft, hard))
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: done[-1] if done else (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda _kind, limits: done.append(limits))
-    ask_for(500)
+    assert share_out(500, torrents) == share
     assert done == asked
+
+
+def test_a_system_that_gives_no_more_files_leaves_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some have limits above the limits."""
+
+    def refuse(_kind: int, _limits: tuple[int, int]) -> None:
+        raise ValueError("current limit exceeds maximum limit")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (256, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    assert share_out(500, 1) == 32
 
 
 def test_too_many_open_files_close_those_that_nobody_uses(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,16 +44,23 @@ _STEP_FLAGS = _ROOT_FLAGS | os.O_NOFOLLOW
 
 SHARES = 8
 """A torrent keeps open this part of the files that the process may have, so that several torrents and hundreds of
-peers get along: 128 where the limit is the usual 1,024, and nobody asked for more (see `ask_for`)."""
+peers get along: 128 where the limit is the usual 1,024, and nobody asked for more (see `share_out`)."""
 
 
-def ask_for(limit: int) -> None:
-    """Let the process open so many files that a torrent's share is `limit`, as far as the system allows it."""
+def share_out(limit: int, torrents: int) -> int:
+    """Return how many files each torrent may keep open, after asking the system for as many as they would like.
+
+    Args:
+        limit: files that a torrent would keep open.
+        torrents: how many there are; all together get no more than half of what the process may have.
+    """
+    shares = max(SHARES, 2 * torrents)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limit * SHARES if hard == resource.RLIM_INFINITY else min(limit * SHARES, hard)
+    wanted = limit * shares if hard == resource.RLIM_INFINITY else min(limit * shares, hard)
     if _may_have() < wanted:
         with suppress(OSError, ValueError):  # some systems have limits above the limits
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return min(limit, _may_have() // shares)
 
 
 def _may_have() -> int:

@@ -26,7 +26,7 @@ from torrent_client.download_options import DownloadOptions
 from torrent_client.errors import MetainfoError
 from torrent_client.file_selection import FileSelection
 from torrent_client.magnet import MagnetLink
-from torrent_client.open_files import ask_for
+from torrent_client.open_files import share_out
 from torrent_client.proxy import parse_proxy
 from torrent_client.seeding_goals import SeedingGoals
 from torrent_client.session import Download, Job, Session
@@ -137,7 +137,7 @@ def run(jobs: Sequence[Job], config: Config, options: Namespace) -> int:
         TorrentError: they cannot begin.
     """
     interruption = Interruption()
-    ask_for(config.max_open_files)
+    config = config._replace(max_open_files=share_out(config.max_open_files, len(jobs)))
     with interruption.handled():
         with Session(config, state_directory=jobs[0].options.state_directory) as session:
             _tell_port(session, options)
