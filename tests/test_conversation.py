@@ -395,3 +395,28 @@ def test_unknown_messages_and_extensions_are_ignored(room: Room) -> None:
     before = list(connection.sent)
     room.say(peer, messages.Unknown(99, b"?"), messages.Extended(77, b"?"), messages.Port(6881), messages.KeepAlive())
     assert connection.sent == before
+
+
+def test_new_pieces_are_told_to_those_who_lack_them_together(room: Room) -> None:
+    """Each once, whatever a peer has of them; a second look finds nothing new."""
+    _, to_one = room.join()
+    other, to_other = room.join()
+    room.say(other, messages.Have(1))
+    for index in (2, 1):
+        room.pieces.mark_complete(index)
+        room.talk.got_piece(index)
+    assert not to_one.take(messages.Have)
+    room.talk.announce_pieces()
+    room.talk.announce_pieces()
+    assert to_one.take(messages.Have) == [messages.Have(2), messages.Have(1)]
+    assert to_other.take(messages.Have) == [messages.Have(2)]
+
+
+def test_a_peer_that_joins_before_a_piece_is_told_hears_of_it(room: Room) -> None:
+    """In its bitfield, if not before; twice is harmless, never would be a piece that nobody fetches."""
+    room.pieces.mark_complete(3)
+    room.talk.got_piece(3)
+    _, connection = room.join()
+    (bitfield,) = connection.take(messages.BitfieldMessage)
+    assert isinstance(bitfield, messages.BitfieldMessage)
+    assert bitfield.bits[0] >> 4 & 1

@@ -1,4 +1,4 @@
-"""The sending half of a connection: order, holding back, cancelling, and peers that do not read."""
+"""The sending half of a connection: order, cancelling, and peers that do not read."""
 
 import contextlib
 import socket
@@ -180,7 +180,7 @@ def test_thousands_of_messages_are_sent(rig: Rig) -> None:
     """A slow upload holds the writer up while we complete pieces: the kernel takes 1,024 buffers a call."""
     writer = rig.start_held()
     for index in range(5000):
-        writer.send_message(Have(index), may_wait=True)
+        writer.send_message(Have(index))
     rig.gate.set()
     assert rig.receive(5001) == [answer(A), *map(Have, range(5000))]
     assert not rig.failures
@@ -236,38 +236,6 @@ def test_a_cancelled_block_is_not_sent(rig: Rig) -> None:
 
 
 # --- waiting ----------------------------------------------------------------------------------------------
-
-
-def test_what_may_wait_goes_out_in_a_moment(rig: Rig) -> None:
-    """Held back, together with what comes meanwhile, and then sent by itself."""
-    writer = rig.start()
-    for index in range(3):
-        writer.send_message(Have(index), may_wait=True)
-    assert rig.receive(3) == [Have(0), Have(1), Have(2)]
-
-
-@pytest.mark.parametrize("urgent", ["message", "block"])
-def test_what_may_wait_goes_with_the_next_that_may_not(rig: Rig, monkeypatch: pytest.MonkeyPatch, urgent: str) -> None:
-    """It never delays anything, and goes out in the same call."""
-    monkeypatch.setattr(peer_writer, "HOLD_BACK", 60.0)
-    writer = rig.start()
-    writer.send_message(Have(1), may_wait=True)
-    if urgent == "message":
-        writer.send_message(Interested())
-        assert rig.receive(2) == [Have(1), Interested()]
-    else:
-        writer.upload(A)
-        assert rig.receive(2) == [Have(1), answer(A)]
-
-
-def test_closing_waits_for_nothing_that_is_held_back(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A writer that holds back a message ends at once."""
-    monkeypatch.setattr(peer_writer, "HOLD_BACK", 60.0)
-    writer = rig.start()
-    writer.send_message(Have(1), may_wait=True)
-    begin = time.monotonic()
-    rig.close()
-    assert time.monotonic() - begin < 1
 
 
 def test_silence_is_broken_by_keep_alives(rig: Rig) -> None:

@@ -5,19 +5,20 @@
     choke, unchoke, reject       -> PieceManager      request, cancel      <- PieceManager
     piece piece piece ...        -> PieceManager      piece, reject        <- Storage, by the writer
     interested, not interested   -> Choker            choke, unchoke       <- Choker
-    request, cancel              -> the outbox        have                 <- verifier
+    request, cancel              -> the outbox        have                 <- housekeeping
 
 Each read brings a batch of messages; every kind has one method, found through a table. Blocks that came in
 one read are stored together, and the next ones are asked for before anything else happens; requests are queued
 together.
 
 Spec: BEP 3 (peer messages), 6 (fast extension), 10 (extension handshake), 16 (super-seeding), 21 (upload only).
-Thread: handlers on the peer's worker; `tick` and `rechoke` in housekeeping; `announce_piece` on verifiers.
+Thread: handlers on the peer's worker; `tick`, `rechoke`, `announce_pieces` in housekeeping; `got_piece` on verifiers.
 Lock: none; the parts have theirs.
 """
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from itertools import groupby
@@ -90,6 +91,7 @@ class Conversation:
         self._choker = Choker(rng, slots=config.upload_slots, max_slots=config.max_upload_slots)
         self._super_seeder = SuperSeeder(pieces.piece_count, rng, clock) if super_seed else None
         self._discovery = discovery
+        self._news: deque[int] = deque()  # pieces that we got and have told nobody of
         self._asks = True
         self._said_upload_only = False
 
@@ -125,7 +127,7 @@ class Conversation:
             self._show(super_seeder.joined(peer))
             return
         for index in Bitfield(told.size, self._pieces.bitfield.bits & ~told.bits):
-            connection.send(messages.Have(index))  # came before `announce_piece` knew of the peer
+            connection.send(messages.Have(index))  # came before `announce_pieces` knew of the peer
 
     @property
     def _only_uploads(self) -> bool:
@@ -336,14 +338,30 @@ class Conversation:
 
     # --- serving -----------------------------------------------------------------------------------------
 
-    def announce_piece(self, index: int) -> None:
-        """Tell everybody who lacks it that we have a piece now."""
-        who_lacks = self._pieces.who_lacks(index)
-        if who_lacks:
-            have = messages.Have(index)
-            for peer in self._peers():
-                if peer in who_lacks:
-                    peer.connection.send(have, may_wait=True)
+    def got_piece(self, index: int) -> None:
+        """Take note of a piece that others will want to know of."""
+        self._news.append(index)
+
+    def announce_pieces(self) -> None:
+        """Tell everybody of the pieces that we got since the last time, each of those that it lacks.
+
+        Many at once: to go to each of two hundred peers for each of a thousand pieces a second takes longer than to
+        download them.
+        """
+        haves: dict[int, bytes] = {}
+        while self._news:
+            index = self._news.popleft()
+            haves[index] = messages.Have(index).encode()
+        if not haves:
+            return
+        who_lacks = self._pieces.who_lacks(sum(1 << index for index in haves))
+        told: dict[int, bytes] = {}  # most lack the same
+        for peer in self._peers():
+            lacked = who_lacks.get(peer)
+            if lacked and lacked not in told:
+                told[lacked] = b"".join([have for index, have in haves.items() if lacked >> index & 1])
+            if lacked:
+                peer.connection.send_encoded(told[lacked])
 
     def rechoke(self) -> None:
         """Let the choker decide who is unchoked, and tell those for whom it has changed.

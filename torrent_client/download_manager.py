@@ -62,6 +62,10 @@ from torrent_client.web_seeds import WebSeeds
 
 logger = logging.getLogger(__name__)
 
+HAVE_INTERVAL: Final = 0.1
+"""Seconds between two looks for pieces that others are to be told of: ten wake-ups a second and peer at most, however
+fast pieces come, and soon enough for a swarm, in which to fetch a piece takes longer."""
+
 EVENT_PAUSE: Final = 0.02
 """Seconds in which news for the choker are gathered; short beside the round trip that an unchoke takes."""
 
@@ -337,13 +341,22 @@ class DownloadManager:
         """Wait until it is time to tick, and see to the choker meanwhile; tell whether we are stopping instead."""
         while not self._stopping.is_set():
             self.conversation.rechoke()
-            left = when - self._clock()
-            if left <= 0:
+            if not self._wait_for_attention(when):
                 return False
-            self._attention.wait(left)
             self._attention.clear()
             self._stopping.wait(EVENT_PAUSE)  # a peer that changes its mind all the time must not keep us busy
         return True
+
+    def _wait_for_attention(self, when: float) -> bool:
+        """Wait until the choker is wanted, and tell peers of new pieces meanwhile; False when it is time to tick."""
+        while True:
+            pieces_come = self._state is TorrentState.DOWNLOADING  # before: when the last one has come, it is told now
+            self.conversation.announce_pieces()
+            left = when - self._clock()
+            if left <= 0:
+                return False
+            if self._attention.wait(min(left, HAVE_INTERVAL) if pieces_come else left):
+                return True
 
     def _measure(self, seconds: float) -> None:
         """Take the speeds of peers and of the torrent."""
@@ -454,7 +467,7 @@ class DownloadManager:
     def _on_good_piece(self, index: int | None) -> None:
         """Tell those who lack it of a new piece (None: it was bad), and ask those who had nothing to do."""
         if index is not None:
-            self.conversation.announce_piece(index)
+            self.conversation.got_piece(index)
         self.conversation.feed_hungry(self._clock())
 
     # --- uploading ---------------------------------------------------------------------------------------

@@ -269,16 +269,15 @@ class PeerConnection:
 
     # --- sending -------------------------------------------------------------------------------------
 
-    def send(self, message: Message, *, may_wait: bool = False) -> None:
+    def send(self, message: Message) -> None:
         """Queue one message; returns at once.
 
         Args:
             message: what to say. Choke, Unchoke, Interested and NotInterested also change our side's
                 flags, and are left out when they would change nothing.
-            may_wait: it need not go out before something else does, or a moment has passed.
         """
         if self._writer:
-            self._writer.send_message(message, may_wait=may_wait)
+            self._writer.send_message(message)
 
     @property
     def fast(self) -> bool:
@@ -295,10 +294,10 @@ class PeerConnection:
         """Whether we want something that the peer has."""
         return self._writer is not None and self._writer.am_interested
 
-    def send_encoded(self, data: bytes, *, may_wait: bool = False) -> None:
+    def send_encoded(self, data: bytes) -> None:
         """Queue whole messages that are encoded already."""
         if self._writer:
-            self._writer.send(data, may_wait=may_wait)
+            self._writer.send(data)
 
     @property
     def waiting(self) -> int:

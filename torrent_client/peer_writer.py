@@ -6,8 +6,7 @@
 
 Nobody else sends, and nobody waits for the writer: two honest peers that upload to each other with deep
 pipelines fill both socket buffers, and if a reader sent too, both would wait for ever. Messages go out
-before blocks. What may wait (`have`) is held back a moment, so that a fast download does not wake every
-writer for every piece.
+before blocks.
 
 Spec: BEP 3 (keep-alive, choking drops what was asked), BEP 6 (reject, allowed fast).
 Thread: `_run` is the writer thread; every method may be called from any thread and returns at once.
@@ -38,9 +37,6 @@ from torrent_client.rate_limiter import RateLimiter
 from torrent_client.trace import StreamTrace
 
 logger = logging.getLogger(__name__)
-
-HOLD_BACK = 0.1
-"""Seconds that a message which may wait is held back: ten wake-ups a second and peer at most."""
 
 BUFFERS_AT_ONCE = 1024
 """Buffers in one `sendmsg`: Linux's IOV_MAX, and more is an error. While a peer reads slowly, thousands of `have`
@@ -90,7 +86,6 @@ class PeerWriter:
         # A set in order: cancelling is one look-up. A `dict` would keep holes where blocks are taken, at its beginning.
         self._uploads: OrderedDict[Request, None] = OrderedDict()
         self._next_uploads: list[Request] = []  # those that were booked together
-        self._send_now = False
         self._closed = False
         self._overflow = False
         self.am_choking = True
@@ -104,7 +99,7 @@ class PeerWriter:
         """Start the writer thread."""
         self._thread.start()
 
-    def send_message(self, message: Message, *, may_wait: bool = False) -> None:
+    def send_message(self, message: Message) -> None:
         """Queue one message, unless it would only repeat what the peer knows of our side's flags.
 
         The flags change under the same lock as the outbox, so that the last message in it always says
@@ -112,19 +107,14 @@ class PeerWriter:
         """
         with self._wake:
             if self._changes_flags(message):
-                self._put(message.encode(), may_wait=may_wait)
+                self._put(message.encode())
             if self.am_choking and self._uploads:
                 self._drop_uploads()
 
-    def send(self, data: bytes, *, may_wait: bool = False) -> None:
-        """Queue encoded messages.
-
-        Args:
-            data: whole messages.
-            may_wait: they need not go out before something else does, or a moment has passed.
-        """
+    def send(self, data: bytes) -> None:
+        """Queue whole messages that are encoded already."""
         with self._wake:
-            self._put(data, may_wait=may_wait)
+            self._put(data)
 
     def upload(self, *requests: Request) -> int:
         """Queue blocks that the peer asked for; return how many are queued now."""
@@ -158,14 +148,12 @@ class PeerWriter:
 
     # --- under the lock --------------------------------------------------------------------------------
 
-    def _put(self, data: bytes, *, may_wait: bool) -> None:
+    def _put(self, data: bytes) -> None:
         if len(self._messages) >= MAX_OUTBOX:
             self._overflow = True  # the writer thread ends the connection
             return
         self._messages.append(data)
-        self._send_now = self._send_now or not may_wait
-        if not may_wait or len(self._messages) == 1:
-            self._wake.notify()
+        self._wake.notify()
 
     def _drop_uploads(self) -> None:
         """Forget what a choked peer has asked for (BEP 3), but for the pieces it may always have (BEP 6)."""
@@ -175,7 +163,7 @@ class PeerWriter:
     def _drop_upload(self, request: Request) -> None:
         del self._uploads[request]
         if self._fast:
-            self._put(Reject(*request).encode(), may_wait=False)
+            self._put(Reject(*request).encode())
 
     def _changes_flags(self, message: Message) -> bool:
         """Keep our side's flags; tell whether the message says anything new."""
@@ -228,11 +216,9 @@ class PeerWriter:
             upload_wait = self._uploads_from - time.monotonic() if self._booked else self._config.keep_alive_interval
             if not self._wake.wait_for(self._has_work, max(0.0, upload_wait)) and not self._booked:
                 return [KeepAlive().encode()], []
-            if not self._send_now and not self._uploads:
-                self._wake.wait_for(lambda: self._send_now or self._uploads or self._closed, HOLD_BACK)
             if self._closed:
                 return None
-            messages, self._messages, self._send_now = self._messages, [], False
+            messages, self._messages = self._messages, []
             requests = []
             if self._booked and time.monotonic() >= self._uploads_from:
                 requests = [request for request in self._next_uploads if request in self._uploads]

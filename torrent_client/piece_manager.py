@@ -240,11 +240,11 @@ class PieceManager:
             record = self._book.peers.get(peer)
             return record is not None and self._table.needs(record.pieces)
 
-    def who_lacks(self, index: int) -> set[PeerKey]:
-        """Return the connected peers that do not have piece `index`, as far as we know."""
-        piece = 1 << index
+    def who_lacks(self, pieces: int) -> dict[PeerKey, int]:
+        """Return the connected peers that lack some of a set of pieces (bits), as far as we know, and which of them."""
         with self._lock:
-            return {key for key, record in self._book.peers.items() if not record.pieces & piece}
+            lacking = {key: pieces & ~record.pieces for key, record in self._book.peers.items()}
+        return {key: lacked for key, lacked in lacking.items() if lacked}
 
     def peer_progress(self, peer: PeerKey) -> tuple[int, int]:
         """Return how many pieces a peer has and how many blocks it owes us."""
