@@ -5,11 +5,14 @@
 
 import gc
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
+import pytest
 
+from tests.fake_peer import LOOPBACK, closed_port
 from tests.support import OpenResources, leaks_since, wait_until
 from tests.test_session import CONFIG, fetch, make, seeding
 from torrent_client.download_manager import DownloadManager
@@ -17,6 +20,7 @@ from torrent_client.peer import Peer
 from torrent_client.peer_connection import PeerConnection
 from torrent_client.peer_writer import PeerWriter
 from torrent_client.session import Session
+from torrent_client.tracker_client import PeerAddress
 
 CYCLES = int(os.environ.get("TORRENT_CLIENT_CYCLES", "300"))
 AT_ONCE = 4
@@ -69,3 +73,38 @@ def test_connections_that_come_and_go_leave_no_thread_descriptor_or_memory(tmp_p
         assert len(workers) <= 2 * AT_ONCE, "workers are used again, not added"
         assert psutil.Process().memory_info().rss - memory < MEMORY_SLACK
         assert manager.swarm.uploaded == (100 + CYCLES) * 16_384
+
+
+@pytest.fixture
+def nobody_looks_for_garbage() -> Iterator[None]:
+    """Let the interpreter do without: `main.py` lets it look so seldom that it comes to the same."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def connections() -> int:
+    """Count the connections in memory, those at their end included."""
+    return [type(thing) for thing in gc.get_objects()].count(PeerConnection)
+
+
+@pytest.mark.usefixtures("nobody_looks_for_garbage")
+def test_what_a_connection_held_is_free_when_it_ends(tmp_path: Path) -> None:
+    """Its buffers are large: in a reference cycle they would wait for somebody who looks for garbage."""
+    job = make(tmp_path, "a")
+    with seeding(job) as (session, (manager,)):
+        for number in range(3):
+            fetch(session.port, job.torrent, f"{number}")
+        wait_until(lambda: not manager.swarm._connections)
+        wait_until(lambda: not connections())
+
+
+@pytest.mark.usefixtures("nobody_looks_for_garbage")
+def test_what_a_connection_held_is_free_when_nobody_answers(tmp_path: Path) -> None:
+    """Most addresses that trackers name are of that kind."""
+    with Session(CONFIG) as session:
+        address = PeerAddress(LOOPBACK, closed_port())
+        manager = session.add(*make(tmp_path, "a", complete=False, given_peers=(address,)))
+        wait_until(lambda: manager.swarm.last_failure is not None)
+        wait_until(lambda: not connections())

@@ -295,7 +295,7 @@ def test_a_peer_that_makes_us_talk_and_reads_in_a_trickle_is_given_up(monkeypatc
     monkeypatch.setattr(peer_writer, "MAX_OUTBOX", 10)
     trickle = TrickleReader()
     trickle.writer.send(Have(0).encode())
-    trickle.writer._run()
+    trickle.writer._run(trickle.failures.append)
     assert trickle.failures == ["it makes us answer faster than it reads"]
     assert trickle.calls < 50
 

@@ -71,7 +71,10 @@ def _direct(address: PeerAddress, config: Config, opening: Opening) -> socket.so
         except OSError as error:
             failure = error
             sock.close()
-    raise failure or TimeoutError("timed out")
+    try:
+        raise failure or TimeoutError("timed out")
+    finally:
+        failure = None  # its traceback leads back here: a reference cycle would keep the connection and its buffers
 
 
 def _through_proxy(proxy: Proxy, address: PeerAddress, config: Config, opening: Opening) -> socket.socket:

@@ -75,7 +75,6 @@ class PeerWriter:
         """Begin with an empty outbox; `start` begins to send."""
         self._sock = sock
         self._read_block = read_block
-        self._on_failure = on_failure
         self._config = config
         self._limiter = limiter or RateLimiter()
         self._fast = fast
@@ -93,7 +92,9 @@ class PeerWriter:
         self.uploaded = 0  # bytes of blocks sent
         self._booked = 0  # bytes that the rate limiter has granted for the next blocks
         self._uploads_from = 0.0  # when they may go out
-        self._thread = Thread(target=self._run, name="peer-writer", daemon=True)
+        # The thread alone keeps `on_failure`: in an attribute it would close a reference cycle with its connection,
+        # whose buffers would stay until somebody looks for garbage.
+        self._thread = Thread(target=self._run, args=(on_failure,), name="peer-writer", daemon=True)
 
     def start(self) -> None:
         """Start the writer thread."""
@@ -179,7 +180,7 @@ class PeerWriter:
 
     # --- the writer thread ---------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _run(self, on_failure: Callable[[str], None]) -> None:
         reason = "closed"
         try:
             while True:
@@ -197,7 +198,7 @@ class PeerWriter:
             reason = repr(error)
         self._limiter.give_back(self._booked)
         if not self._closed:
-            self._on_failure(reason)
+            on_failure(reason)
 
     def _book_uploads(self) -> None:
         """Book the next blocks with the rate limiter; give back what was booked for blocks since cancelled."""
