@@ -224,6 +224,9 @@ class PeerConnection:
         Args:
             places: tells where that is; it is asked before each read.
 
+        Returns:
+            In the order in which they came, at least one: messages, and runs of blocks that are in their places.
+
         Raises:
             PeerDisconnected: the peer closed or was silent for too long, or we closed.
             ProtocolViolation: it sent what no correct client sends.

@@ -107,7 +107,7 @@ class ScatterReader:
         self._wanted = LEAST_BLOCKS
 
     def writable(self, places: Places) -> list[memoryview]:
-        """Return where the next read goes, in this order; `received` must follow."""
+        """Return where the next read goes, in this order; `received` must follow, unless the read brought nothing."""
         self._runs = self._choose_runs(places)
         if not self._runs:
             return [self._plain.writable()]
