@@ -34,6 +34,7 @@ from tests.fake_peer import (
     torrent_of,
 )
 from tests.support import payload, wait_until
+from torrent_client import open_files
 from torrent_client.bitfield import Bitfield
 from torrent_client.config import BLOCK_SIZE, Config
 from torrent_client.conversation import Conversation
@@ -1003,6 +1004,26 @@ def test_a_disk_that_fails_while_seeding_costs_one_peer(tmp_path: Path) -> None:
             assert peer.expect(Piece) == Piece(0, 0, DATA[:16])
         assert manager.state is TorrentState.COMPLETE
         assert not manager.pieces.has_piece(2)
+
+
+def test_a_piece_is_not_lost_while_too_many_files_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That says nothing of the file: one connection ends, and the next peer gets the block."""
+
+    def refuse(*_arguments: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with seeding(tmp_path, config=change(QUICK, max_open_files=0)) as manager:
+        with monkeypatch.context() as moment, call(manager, "unlucky") as peer:
+            moment.setattr(open_files, "_open_below", refuse)
+            peer.send(Interested())
+            peer.expect(Unchoke)
+            peer.send(Request(2, 0, 16))
+            peer.read_until_gone()
+        with call(manager, "lucky") as peer:
+            peer.send(Interested())
+            peer.expect(Unchoke)
+            peer.send(Request(2, 0, 16))
+            assert peer.expect(Piece) == Piece(2, 0, DATA[2 * PIECE_LENGTH :][:16])
 
 
 def test_what_cannot_be_read_any_more_is_fetched_again(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from torrent_client.conversation import Conversation
 from torrent_client.discovery import Discovery, Services
 from torrent_client.download_options import DownloadOptions
 from torrent_client.encryption import PeerSocket
-from torrent_client.errors import DownloadStalled, FileVanished, StorageError, TorrentError
+from torrent_client.errors import DownloadStalled, FileVanished, StorageError, TooManyFiles, TorrentError
 from torrent_client.file_selection import FileSelection, wanted_pieces
 from torrent_client.inventory import Inventory
 from torrent_client.metadata_server import MetadataServer
@@ -483,6 +483,8 @@ class DownloadManager:
         except FileVanished as error:
             self._fail(error)
             raise
+        except TooManyFiles:
+            raise  # the connection ends, which makes room; the piece is as good as before
         except StorageError as error:
             logger.warning("piece %d is lost: %s", request.piece_index, error)
             self.pieces.mark_missing(request.piece_index)

@@ -133,6 +133,10 @@ class FileVanished(StorageError):
     """A file that was there is not there any more."""
 
 
+class TooManyFiles(StorageError):
+    """A file could not be opened because too many are open at this moment; nothing is the matter with it."""
+
+
 class PeerError(TorrentError):
     """Something about one peer; its connection is closed and the download goes on."""
 

@@ -29,7 +29,7 @@ from pathlib import Path, PurePosixPath
 from threading import Event, Thread
 from typing import NamedTuple
 
-from torrent_client.errors import FileVanished, StorageError
+from torrent_client.errors import FileVanished, StorageError, TooManyFiles
 from torrent_client.open_files import Access, OpenFiles
 from torrent_client.part_file import Apart, PartLayout
 from torrent_client.torrent_parser import FileEntry
@@ -499,4 +499,6 @@ def _in_words(verb: str, path: Path, error: OSError) -> StorageError:
     """Return what the system says as a sentence with advice."""
     if isinstance(error, FileNotFoundError):
         return FileVanished(f"cannot {verb} {path}: it is not there (was a drive taken out?)")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return TooManyFiles(f"cannot {verb} {path}: too many files are open")
     return StorageError(f"cannot {verb} {path}: {_ADVICE.get(error.errno or 0, error.strerror)}")
