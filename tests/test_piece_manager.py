@@ -674,6 +674,21 @@ def test_a_block_is_asked_for_twice_only_if_it_will_be_late() -> None:
     assert lab.ask("b") == [second]
 
 
+def test_a_slow_peer_does_not_take_the_second_place_from_a_quick_one() -> None:
+    """Two are asked for a block at most: of two slow ones each would wait for the other."""
+    lab = Lab(pieces=3, blocks=4)
+    lab.join("a", pieces=[0], rate=10.0 * BLOCK_SIZE)
+    lab.join("quick", rate=1000.0 * BLOCK_SIZE)
+    lab.join("slow", rate=11.0 * BLOCK_SIZE)
+    for peer in ("quick", "slow"):
+        lab.manager._book.peers[peer].latency = 0.01
+    lab.ask("a")
+    lab.ask("quick", depth=8)
+    lab.clock.advance(0.06)
+    assert lab.ask("slow") == []
+    assert len(lab.ask("quick", depth=12)) == 4
+
+
 def test_of_what_is_left_a_part_is_asked_for_by_speed() -> None:
     """Near the end the pipelines become shorter, so that the last blocks are left for those who are quick."""
     lab = Lab(pieces=40, blocks=10)
@@ -1895,7 +1910,7 @@ class Histories(RuleBasedStateMachine):
         """A connection ends."""
         self.disconnect(self.some_peer(data))
 
-    @rule(seconds=st.sampled_from([1.0, 19.0, 21.0, 100.0]), feeds=st.booleans())
+    @rule(seconds=st.sampled_from([0.01, 0.06, 1.0, 19.0, 21.0, 100.0]), feeds=st.booleans())
     def time_passes(self, seconds: float, feeds: bool) -> None:
         """Housekeeping looks for peers that keep us waiting."""
         self.lab.clock.advance(seconds)

@@ -77,6 +77,7 @@ class BlockPicker:
         self._sequential = sequential
         self._deepest = config.max_queue_depth
         self._next_look = self._next_feed = -math.inf
+        self._best_speed = 0.0  # of a peer that owes us blocks
         self._goal = 0  # what `useful_bytes` will be when all that is wanted has come
         self.deep_pipelines = 0
         self.max_active = max(4, config.piece_buffer_budget // table.piece_length)
@@ -116,6 +117,7 @@ class BlockPicker:
         self._deepest = max(least, self._config.max_in_flight // max(1, self.deep_pipelines))
         self._goal = book.useful_bytes + book.bytes_to_come()
         speeds = [peer.speed(now) for peer in busy]
+        self._best_speed = max(speeds, default=0.0)
         mean = sum(speeds) / max(1, sum(map(bool, speeds))) or 1.0
         total = sum(speed or mean for speed in speeds)
         for peer, speed in zip(busy, speeds, strict=True):
@@ -282,15 +284,17 @@ class BlockPicker:
     def _is_sooner(self, peer: PeerRecord, other: PeerRecord, before: int, now: float) -> bool:
         """Tell whether a peer would bring a block before another one does, who owes us so many `before` it.
 
-        One whose speed nobody knows is thought to be quick; one that is late may never come.
+        One whose speed nobody knows is thought to be quick; what is late may never come. A slow one does not take the
+        place of the second whom we ask, while others are much quicker.
         """
         ours, theirs = peer.speed(now), other.speed(now)
         if not ours or not theirs:
             return True
-        waited = now - other.last_block
-        their_time = (before + 1) * BLOCK_SIZE / theirs
+        waited, interval = now - other.last_block, BLOCK_SIZE / theirs
+        their_time = max((before + 1) * interval - waited, interval / 2)  # what is due may come at any moment, or not
         our_time = peer.latency + (len(peer.in_flight) + 1) * BLOCK_SIZE / ours
-        return their_time - waited > our_time or waited > 2 * their_time + PATIENCE
+        is_quick = self._config.takeover_speed_ratio * ours >= self._best_speed
+        return (is_quick and their_time > our_time) or waited > 2 * (before + 1) * interval + PATIENCE
 
     # --- who may be asked again --------------------------------------------------------------------
 
