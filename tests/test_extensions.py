@@ -45,6 +45,10 @@ def test_what_is_not_known_is_not_said() -> None:
         port=st.none() | st.integers(1, 65_535),
         request_queue=st.none() | st.integers(1, 1_000_000),
         upload_only=st.booleans(),
+        metadata_size=st.none() | st.integers(1, 10_000_000),
+        your_ip=st.none() | st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16),
+        switched_off=st.just(frozenset()),
+        prefers_encryption=st.booleans(),
     )
 )
 def test_every_handshake_survives_the_wire(hello: ExtendedHandshake) -> None:
