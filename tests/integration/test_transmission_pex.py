@@ -18,7 +18,7 @@ from tests.support import ALONE, payload, running, tail, wait_until
 
 MAIN = Path(__file__).parents[2] / "main.py"
 PORT = 21_000
-FOUND_WITHIN = 60.0  # seconds
+FOUND_WITHIN = 150.0  # seconds; Transmission tells once in 90 s, and what it did not know the first time only then
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +87,7 @@ def wait_for(tmp_path: Path, script: str, found: str, name: str, field: str) -> 
             pytest.fail(f"{peers(tmp_path, name)}\n{tail(log)}", pytrace=False)
 
 
+@pytest.mark.timeout(200)
 def test_we_find_a_peer_that_transmission_tells_of(tmp_path: Path, torrent: MadeTorrent) -> None:
     """It stands in the middle; both of ours call it."""
     middle = transmission(tmp_path / "transmission", torrent)
@@ -96,6 +97,7 @@ def test_we_find_a_peer_that_transmission_tells_of(tmp_path: Path, torrent: Made
     wait_for(tmp_path, script, "pex", "leech", "source")
 
 
+@pytest.mark.timeout(200)
 def test_transmission_finds_a_peer_that_we_tell_of(tmp_path: Path, torrent: MadeTorrent) -> None:
     """We stand in the middle and call both; then Transmission calls the seed."""
     left = transmission(tmp_path / "transmission", torrent)
