@@ -166,7 +166,7 @@ class RequestBook:
         """Ask a peer for up to `room` blocks of a piece that nobody was asked for; add them to `requests`."""
         count = min(room, len(piece.unrequested))
         blocks = piece.unrequested[: -count - 1 : -1]
-        del piece.unrequested[-count:]
+        del piece.unrequested[len(piece.unrequested) - count :]
         index, key, in_flight, requesters = piece.index, peer.key, peer.in_flight, piece.requesters
         first_number, lengths = index * self.blocks_per_piece, piece.block_lengths
         for block in blocks:
