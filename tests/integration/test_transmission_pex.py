@@ -18,7 +18,7 @@ from tests.support import ALONE, payload, running, tail, wait_until
 
 MAIN = Path(__file__).parents[2] / "main.py"
 PORT = 21_000
-FOUND_WITHIN = 150.0  # seconds; Transmission tells once in 90 s, and what it did not know the first time only then
+FOUND_WITHIN = 150.0  # seconds; Transmission tells once in 90 s what it did not know the first time
 
 
 @pytest.fixture(autouse=True)
@@ -63,9 +63,10 @@ def ours(tmp_path: Path, name: str, *arguments: object) -> str:
 
 
 def our_seed(tmp_path: Path, torrent: MadeTorrent, *options: object) -> str:
-    """Return the command of our client as a slow seed."""
+    """Return the command of our client as a slow seed that is told of nobody: the others have to call it."""
     data = torrent.directory / torrent.name
-    return ours(tmp_path, "seed", "seed", torrent.path, "--data", data, "--max-upload-rate", "20K", *options)
+    slow = ["--port", "7001", "--max-upload-rate", "20K", "--no-pex"]
+    return ours(tmp_path, "seed", "seed", torrent.path, "--data", data, *slow, *options)
 
 
 def peers(tmp_path: Path, name: str) -> list[dict[str, Any]]:
@@ -77,32 +78,37 @@ def peers(tmp_path: Path, name: str) -> list[dict[str, Any]]:
     return found
 
 
-def wait_for(tmp_path: Path, script: str, found: str, name: str, field: str) -> None:
-    """Run a script on three machines until one of our clients has a peer of which a field contains a word."""
+def wait_for(tmp_path: Path, script: str, name: str, **expected: str) -> None:
+    """Run a script on three machines until one of our clients has a peer whose fields contain these words."""
     log = tmp_path / "machines.log"
+
+    def is_found() -> bool:
+        return any(all(word in peer[field] for field, word in expected.items()) for peer in peers(tmp_path, name))
+
     with running([*OWN_NETWORK, f"{THREE_MACHINES}{script}\nwait"], log, cwd=tmp_path):
         try:
-            wait_until(lambda: any(found in peer[field] for peer in peers(tmp_path, name)), FOUND_WITHIN)
+            wait_until(is_found, FOUND_WITHIN)
         except TimeoutError:
             pytest.fail(f"{peers(tmp_path, name)}\n{tail(log)}", pytrace=False)
 
 
 @pytest.mark.timeout(200)
 def test_we_find_a_peer_that_transmission_tells_of(tmp_path: Path, torrent: MadeTorrent) -> None:
-    """It stands in the middle; both of ours call it."""
+    """It stands in the middle; both of ours call it, the second when it knows the first."""
     middle = transmission(tmp_path / "transmission", torrent)
-    seed = our_seed(tmp_path, torrent, "--peer", f"10.2.0.1:{PORT}", "--port", "7001")
+    seed = our_seed(tmp_path, torrent, "--peer", f"10.2.0.1:{PORT}")
     leech = ours(tmp_path, "leech", torrent.path, "-o", tmp_path / "out", "--peer", f"10.1.0.1:{PORT}")
-    script = f"{middle} &\n$right {seed} &\nsleep 5\n$left {leech} &\n"
-    wait_for(tmp_path, script, "pex", "leech", "source")
+    until_known = f"until grep -q Transmission {shlex.quote(str(tmp_path))}/seed.json; do sleep 0.2; done"
+    script = f"{middle} &\n$right {seed} &\n{until_known}\n$left {leech} &\n"
+    wait_for(tmp_path, script, "leech", source="pex", address="10.2.0.2:7001")
 
 
 @pytest.mark.timeout(200)
 def test_transmission_finds_a_peer_that_we_tell_of(tmp_path: Path, torrent: MadeTorrent) -> None:
     """We stand in the middle and call both; then Transmission calls the seed."""
     left = transmission(tmp_path / "transmission", torrent)
-    seed = our_seed(tmp_path, torrent, "--port", "7001")
+    seed = our_seed(tmp_path, torrent)
     known = ["--peer", "10.2.0.2:7001", "--peer", f"10.1.0.2:{PORT}"]
     middle = ours(tmp_path, "middle", torrent.path, "-o", tmp_path / "out", *known)
     script = f"$left {left} &\n$right {seed} &\nsleep 5\n{middle} &\n"
-    wait_for(tmp_path, script, "Transmission", "seed", "client")
+    wait_for(tmp_path, script, "seed", client="Transmission", direction="in")
