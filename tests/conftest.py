@@ -54,6 +54,12 @@ def no_router(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"torrent_client.{module}.find_upnp_gateway", none)
 
 
+@pytest.fixture(autouse=True)
+def idle_disk(no_leaks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the system have nothing to write, whatever other processes of this machine do; undone before `no_leaks`."""
+    monkeypatch.setattr("torrent_client.inventory.unwritten_bytes", lambda: 0)
+
+
 class QuietDiscovery(LocalDiscovery):
     """Neither announces nor listens."""
 

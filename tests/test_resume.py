@@ -239,6 +239,18 @@ def test_a_failed_save_leaves_the_last_one(place: Place, monkeypatch: pytest.Mon
     assert [path.suffix for path in place.state.path.parent.iterdir()] == [".json"]
 
 
+@pytest.mark.parametrize("synced", [False, True])
+def test_a_state_is_forced_to_the_disk_if_it_is_to_outlive_a_power_cut(
+    place: Place, monkeypatch: pytest.MonkeyPatch, synced: bool
+) -> None:
+    """One that will not be believed after it need not be waited for."""
+    forced: list[int] = []
+    monkeypatch.setattr(os, "fsync", forced.append)
+    place.save(0, synced=synced)
+    assert bool(forced) is synced
+    assert place.load().synced is synced
+
+
 def test_a_state_that_cannot_be_written_anywhere_is_a_storage_error(tmp_path: Path) -> None:
     """There is a file where the directory of states should be."""
     (tmp_path / "state").write_text("in the way")

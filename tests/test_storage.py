@@ -641,6 +641,71 @@ def test_a_write_that_failed_late_is_told_by_sync(
         storage.sync()
 
 
+def test_what_was_written_counts_as_synced_when_the_disk_has_said_so(
+    make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before, not while it is at it, and not when something else was written meanwhile."""
+    storage = make(2 * PIECE)
+    assert storage.is_synced
+    storage.preallocate()
+    assert not storage.is_synced
+    seen: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: seen.append(storage.is_synced))
+    assert storage.sync_within(10)
+    assert not storage.is_syncing
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: storage.write_piece(1, payload(PIECE)))
+    storage.write_piece(0, payload(PIECE))
+    assert not storage.sync_within(10)
+    assert seen == [False]
+
+
+def test_a_file_that_could_not_be_synced_never_counts_as_synced_again(
+    make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Linux tells of an error once, and says that all is well when it is asked again."""
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    storage = make(100)
+    storage.preallocate()
+    monkeypatch.setattr(os, "fsync", fail)
+    assert not storage.sync_within(10)
+    assert "the disk reports an error" in caplog.text
+    monkeypatch.undo()
+    assert not storage.sync_within(10)
+
+
+def test_a_disk_that_hangs_is_not_waited_for(make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sync goes on in the background, and a second one is not begun beside it."""
+    storage, hanging, begun = make(100), threading.Event(), threading.Event()
+    storage.preallocate()
+
+    def hang(_descriptor: int) -> None:
+        assert not begun.is_set()
+        begun.set()
+        hanging.wait(10)
+
+    monkeypatch.setattr(os, "fsync", hang)
+    assert not storage.sync_within(0)
+    assert begun.wait(10)
+    assert storage.is_syncing
+    assert not storage.sync_within(0)
+    hanging.set()
+    assert storage.sync_within(10)
+
+
+def test_files_of_an_earlier_run_can_be_taken_for_unsynced(make: Callable[..., Storage]) -> None:
+    """Those that are there: the system may still have them in its memory alone."""
+    first = make(PIECE, PIECE)
+    first.preallocate()
+    on_disk(first, 1).unlink()
+    storage = make(PIECE, PIECE)
+    storage.doubt_sync()
+    assert storage._unsynced == {0}
+    assert storage.sync_within(10)
+
+
 # --- holes ------------------------------------------------------------------------------------------------
 
 

@@ -250,8 +250,7 @@ class DownloadManager:
         self.web_seeds.join(deadline)
         self.swarm.join(_left(deadline))
         self._verifier.finish()
-        if self._inventory.is_taken:
-            self._inventory.save(self.swarm.uploaded, synced=self.storage.sync_within(_left(deadline)))
+        self._inventory.save_at_end(self.swarm.uploaded, _left(deadline))
         self.storage.close()
         self._inventory.close()
         self.discovery.finish_stop()
@@ -307,7 +306,7 @@ class DownloadManager:
             logger.exception("housekeeping failed")
             self._fail(TorrentError(f"internal error: {error!r}; -v with --log-file FILE tells more"))
         if not self._is_ending:
-            self._inventory.save(self.swarm.uploaded, synced=False)  # the process goes on with other torrents
+            self._inventory.save(self.swarm.uploaded)  # the process goes on with other torrents
 
     def _on_checking(self) -> None:
         self._state = TorrentState.CHECKING
@@ -334,7 +333,7 @@ class DownloadManager:
             self._give_up_if_idle(last_tick - last_bytes)
             self._pursue_goals(last_tick)
             if last_tick - last_save >= self._config.resume_interval:
-                self._inventory.save(self.swarm.uploaded, synced=False)
+                self._inventory.save(self.swarm.uploaded)
                 last_save = last_tick
 
     def _wait_for_tick(self, when: float) -> bool:

@@ -5,6 +5,10 @@
                                    +--> files made, strangers' files set aside --> the download may begin
                                    +--> state file, now and then, and at the end
 
+A state is good for ever if the data was *synced* before, forced to the disk itself; else until the computer is started
+again. A sync takes a disk a second for a gigabyte, or ten, and the process cannot end before it has: so data is synced
+when the system has written nearly all of it by itself, now and then once the torrent is done, and at the end.
+
 Called by `download_manager`, which does nothing else before this is done.
 
 Spec: the guide's Tasks 12 and 14.
@@ -16,8 +20,11 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 from torrent_client.bitfield import Bitfield
+from torrent_client.config import KIB, MIB
 from torrent_client.download_options import DownloadOptions
 from torrent_client.errors import DataIncomplete, StorageError
 from torrent_client.file_claim import FileClaim
@@ -29,6 +36,9 @@ from torrent_client.torrent_parser import TorrentFile
 from torrent_client.tracker_client import Progress
 
 logger = logging.getLogger(__name__)
+
+QUICKLY_SYNCED = 32 * MIB
+"""Bytes that the system may have yet to write when we sync: a hard disk takes 0.3 s for them."""
 
 
 class Inventory:
@@ -67,7 +77,7 @@ class Inventory:
         self._is_stopping = is_stopping
         directory = options.state_directory
         self._resume = ResumeFile(directory, torrent, options.output) if directory else None
-        self._saved: tuple[int, int] | None = None  # pieces and bytes sent, as saved last
+        self._saved: tuple[int, int, bool] | None = None  # pieces, bytes sent, whether synced, as saved last
         self._has_failed = False  # the last attempt to save
         first = next((file for file in storage.content() if file.length), None)
         self._claim = FileClaim(storage.path(first)) if first and not options.read_only else None
@@ -87,6 +97,8 @@ class Inventory:
             self._claim.take()
         state = self._resume.load() if self._resume else None
         self._storage.find_parts()
+        if not state or not state.synced:
+            self._storage.doubt_sync()
         believed, doubtful = judge_files(state, self._storage, self._torrent.piece_count)
         if state:
             self.earlier = Progress(state.uploaded, state.downloaded, 0)
@@ -96,6 +108,7 @@ class Inventory:
             self._storage.check_free_space(self._storage.bytes_to_allocate())
         if doubtful:
             on_checking()
+            self._storage.doubt_sync()
             self._check(doubtful)
         if not self._is_stopping():
             self._make_ready(doubtful)
@@ -153,24 +166,54 @@ class Inventory:
             f"missing or bad: {format_ranges(missing)}"
         )
 
-    def save(self, uploaded: int, *, synced: bool) -> None:
-        """Write the state file; a failure is told once and holds nothing up.
+    def save(self, uploaded: int) -> None:
+        """Write the state file, now and then; a failure is told once and holds nothing up.
 
         Args:
             uploaded: bytes sent in this run.
-            synced: the files were synced after the last piece was written.
         """
+        if self._pieces.is_done:
+            self._sync_within(0)  # the next time it will have been done
+        self._save(uploaded)
+
+    def save_at_end(self, uploaded: int, seconds: float) -> None:
+        """Write the state file for the last time.
+
+        Args:
+            uploaded: bytes sent in this run.
+            seconds: how long to wait for the disk at most.
+        """
+        self._sync_within(seconds)
+        self._save(uploaded)
+
+    def _sync_within(self, seconds: float) -> None:
+        """Sync what there is to sync, if it will not take long; do not wait longer than this for it."""
+        is_of_use = self._resume and self.is_taken and not self._storage.is_synced
+        if is_of_use and (self._storage.is_syncing or unwritten_bytes() <= QUICKLY_SYNCED):
+            self._storage.sync_within(seconds)
+
+    def _save(self, uploaded: int) -> None:
         if self._resume is None or not self.is_taken:
             return
         completed = self._pieces.bitfield
-        if not synced and self._saved == (completed.bits, uploaded):
+        synced = self._storage.is_synced  # asked after the pieces: one that is written now makes it false
+        state = completed.bits, uploaded, synced
+        if self._saved == state:
             return
         downloaded = self.earlier.downloaded + self._pieces.useful_bytes
         try:
             self._resume.save(completed, self._storage, self.earlier.uploaded + uploaded, downloaded, synced=synced)
-            self._saved = (completed.bits, uploaded)
+            self._saved = state
             self._has_failed = False
         except StorageError as error:
             if not self._has_failed:
                 logger.warning("%s; an interrupted download will be hashed again", error)
             self._has_failed = True
+
+
+def unwritten_bytes() -> int:
+    """Return the bytes in memory that Linux has yet to write to disks; 0 where the system does not tell."""
+    with suppress(OSError, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return sum(int(line.split()[1]) * KIB for line in lines if line.startswith(("Dirty:", "Writeback:")))
+    return 0

@@ -41,13 +41,15 @@ class ResumeData(NamedTuple):
         completed: pieces on disk.
         stamps: size and time of change of each file, by its path, when that was true.
         uploaded, downloaded: bytes in all runs.
-        trusted: the data is on the disk as far as the state says.
+        synced: the data is on the disk itself.
+        trusted: it is there as far as the state says: synced, or the computer has not been started since.
     """
 
     completed: Bitfield
     stamps: dict[str, FileStamp]
     uploaded: int = 0
     downloaded: int = 0
+    synced: bool = True
     trusted: bool = True
 
 
@@ -87,7 +89,8 @@ class ResumeFile:
             storage: tells the stamps of the files as we left them.
             uploaded: bytes sent in all runs.
             downloaded: bytes received in all runs.
-            synced: the files were synced after the last of these pieces was written.
+            synced: the files were synced after the last of these pieces was written. A state of others is
+                believed only until the computer is started again, so that it need not outlive a power cut, either.
 
         Raises:
             StorageError: it cannot be written.
@@ -110,7 +113,8 @@ class ResumeFile:
             with temporary.open("w") as file:
                 json.dump(value, file)
                 file.flush()
-                os.fsync(file.fileno())
+                if synced:
+                    os.fsync(file.fileno())
             temporary.replace(self.path)
         except OSError as error:
             with suppress(OSError):
@@ -127,6 +131,7 @@ class ResumeFile:
             stamps=stamps,
             uploaded=max(0, int(value["uploaded"])),
             downloaded=max(0, int(value["downloaded"])),
+            synced=bool(value["synced"]),
             trusted=bool(value["synced"]) or (value["boot"] != "" and value["boot"] == _boot_id()),
         )
 

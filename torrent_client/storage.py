@@ -26,7 +26,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from threading import Event, Thread
+from threading import Thread
 from typing import NamedTuple
 
 from torrent_client.errors import FileVanished, StorageError, TooManyFiles
@@ -102,6 +102,8 @@ class Storage:
         self._entries = (*self.files, self.part_file)
         self._open_files = OpenFiles(root, self._entries, max_open_files, read_only=read_only)
         self._unsynced: set[int] = set()  # numbers of files with something that was not synced yet
+        self._syncing: set[int] = set()  # of those that are being synced, or where that failed
+        self._syncer: Thread | None = None
         self._unseen: set[int] = set()  # numbers of files that were not looked at since they were written to
         self._look_again = 0.0  # when to look at them
         self._clock = clock
@@ -336,34 +338,52 @@ class Storage:
         stamps = self.stamps()
         return [file for file in self.content() if (stamp := stamps.get(str(file.path))) and stamp.size > file.length]
 
+    @property
+    def is_synced(self) -> bool:
+        """Whether everything that was written until now is on the disk itself, and would outlive a power cut."""
+        return not self._unsynced and not self._syncing
+
+    @property
+    def is_syncing(self) -> bool:
+        """Whether the thread of `sync_within` is at it."""
+        return self._syncer is not None and self._syncer.is_alive()
+
+    def doubt_sync(self) -> None:
+        """Take nothing of what is there for synced: an earlier run, or somebody else, wrote it."""
+        self._unsynced.update(number for number, file in enumerate(self._entries) if self.stamp(file))
+
     def sync(self) -> None:
         """Wait until everything that was written is on the disk itself.
 
         Raises:
             StorageError: the disk reports an earlier write as failed.
         """
-        for number in _taken(self._unsynced):
+        for number in list(self._unsynced):
+            self._syncing.add(number)  # first, so that at no moment all seems to be synced
+            self._unsynced.discard(number)
             try:
                 with self._open_files.lend(number, Access.READ) as descriptor:
                     os.fsync(descriptor)
-            except OSError as error:
+            except OSError as error:  # the system tells of it once: this file never counts as synced again
                 raise _in_words("write", self.path(self._entries[number]), error) from error
+            self._syncing.discard(number)
 
     def sync_within(self, seconds: float) -> bool:
-        """Do `sync` if it takes no longer than that, and tell whether; a disk that hangs is left to itself."""
-        synced = Event()
+        """Let a thread `sync`, wait so long for it at most, and tell whether all is synced.
 
-        def sync() -> None:
-            try:
-                self.sync()
-                synced.set()
-            except StorageError as error:
-                logger.warning("%s", error)
+        It goes on after that, and a disk that hangs is left to itself. For one caller at a time.
+        """
+        if self._syncer is None or not self._syncer.is_alive():
+            self._syncer = Thread(target=self._sync_or_warn, name="sync", daemon=True)
+            self._syncer.start()
+        self._syncer.join(seconds)
+        return self.is_synced
 
-        thread = Thread(target=sync, name="sync", daemon=True)
-        thread.start()
-        thread.join(seconds)
-        return synced.is_set()
+    def _sync_or_warn(self) -> None:
+        try:
+            self.sync()
+        except StorageError as error:
+            logger.warning("%s", error)
 
     def close(self) -> None:
         """Close every file; whoever still uses one closes it behind itself. None is kept open from now on."""
