@@ -17,13 +17,14 @@ from torrent_client.config import Config
 from torrent_client.errors import StorageError, TorrentError
 from torrent_client.piece_manager import PieceManager
 from torrent_client.piece_table import PieceState
-from torrent_client.piece_verifier import MOST_WAITING, PieceVerifier, VerifierCallbacks
+from torrent_client.piece_verifier import PieceVerifier, VerifierCallbacks
 from torrent_client.protocol.messages import Piece
 from torrent_client.storage import Storage
 
 PIECE = 1000
 COUNT = 200
 DATA = payload(PIECE * COUNT)
+BACKLOG = 4
 
 
 class Disk(Storage):
@@ -63,7 +64,7 @@ class Lab:
         callbacks = VerifierCallbacks(
             self.decided.append, lambda _who, _why: None, lambda: self.lasts.append(None), self.errors.append
         )
-        self.verifier = PieceVerifier(self.manager, self.disk, callbacks, 1)
+        self.verifier = PieceVerifier(self.manager, self.disk, callbacks, BACKLOG)
         self.manager.add_peer("a")
         self.manager.peer_has_all("a", (1 << COUNT) - 1)
         self.full: list[ActivePiece] = []
@@ -129,17 +130,17 @@ def test_a_piece_is_left_to_the_thread_that_writes(lab: Lab) -> None:
     assert lab.decided == [first.index, second.index]
 
 
-def test_when_several_pieces_wait_the_next_one_is_waited_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_many_pieces_wait_the_next_one_is_waited_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is slow, and to receive more would only fill the memory."""
     pen = Pen()
     monkeypatch.setattr(lab.verifier, "_pen", pen)
-    first, *others = lab.full[: MOST_WAITING + 2]
+    first, *others = lab.full[: BACKLOG + 2]
     lab.disk.lets_write.clear()
     with lab.in_thread(first):
         wait_until(lambda: bool(lab.disk.writing))
         for piece in others[:-1]:
             lab.verifier.verify(piece)
-        assert pen.asked == [False] * (1 + MOST_WAITING)
+        assert pen.asked == [False] * (1 + BACKLOG)
         with lab.in_thread(others[-1]):
             wait_until(lambda: pen.asked[-1])
             assert not lab.disk.written

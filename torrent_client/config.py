@@ -230,9 +230,10 @@ class Config(NamedTuple):
 
     # --- threads and files -----------------------------------------------------------------------
     verifier_backlog: int = 4 * MIB
-    """Bytes of full pieces that may wait for the verifier thread. Beyond that the peer's own worker
-    verifies: the memory stays small, and with many fast peers all processors hash. Measured against two
-    verifiers and an unbounded queue: the same speed with 26 instead of 88 MB."""
+    """Bytes of full pieces that may wait for the verifier thread, and of good ones that may wait to be written.
+    Beyond that the peer's own worker verifies, or waits: the memory stays small. Measured against two
+    verifiers and an unbounded queue: the same speed with 26 instead of 88 MB. Of good ones 1 MiB is too little
+    for a disk that is slow now and then, and 12 MiB are no faster."""
 
     max_open_files: int = 500
     """File handles of one torrent kept open, if the process may have so many (libtorrent: 500 of all together). With

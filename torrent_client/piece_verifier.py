@@ -12,7 +12,7 @@ next one verifies it itself: that slows the peer down, and keeps the memory smal
 
 One thread at a time writes, the one that has the *pen*. Of two that write to one file the system lets one go ahead, and
 the other one burns its processor while it waits. So who finds the pen taken leaves its piece to whoever has it and
-goes on receiving; only when several pieces lie there does it wait, for then the disk is what is slow.
+goes on receiving; only when many pieces lie there does it wait, for then the disk is what is slow.
 
 Spec: BEP 3 (pieces); the guide's Tasks 9, 12 and 15.
 Thread: `verifier`, and peers' workers.
@@ -42,10 +42,6 @@ SMALL_PIECE = 64 * KIB
 """Bytes of a piece that its peer's own worker verifies at once: to wake another thread takes longer than to hash it.
 Measured with 20,000 pieces of 16 KiB."""
 
-MOST_WAITING = 4
-"""Good pieces that may wait for the pen before who brings one more waits, too. Measured: with 16 the processor's cache
-has forgotten them when they are written."""
-
 
 class VerifierCallbacks(NamedTuple):
     """What the owner does about pieces.
@@ -67,7 +63,7 @@ class PieceVerifier:
         pieces: the truth about pieces.
         storage: where good ones go.
         callbacks: what to do about them.
-        backlog: pieces that may wait for the thread.
+        backlog: pieces that may wait for the thread, and good ones that may wait for the pen.
     """
 
     def __init__(self, pieces: PieceManager, storage: Storage, callbacks: VerifierCallbacks, backlog: int) -> None:
@@ -77,6 +73,7 @@ class PieceVerifier:
         self._callbacks = callbacks
         self._smart_ban = SmartBan()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="verifier")
+        self._backlog = backlog
         self._room = BoundedSemaphore(backlog)
         self._good: deque[ActivePiece] = deque()  # to be written
         self._pen = Lock()
@@ -112,7 +109,7 @@ class PieceVerifier:
         That one looks again after it has put the pen down, so that no piece is left behind.
         """
         while self._good:
-            if not self._pen.acquire(blocking=len(self._good) > MOST_WAITING):
+            if not self._pen.acquire(blocking=len(self._good) > self._backlog):
                 return
             try:
                 while self._good:
