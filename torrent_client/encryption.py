@@ -97,16 +97,16 @@ class EncryptedSocket:
                     break
         return (count,)
 
-    def sendmsg(self, buffers: Iterable[bytes | memoryview]) -> int:
+    def sendmsg(self, buffers: Iterable[bytes | memoryview], _ancillary: tuple[()] = (), flags: int = 0) -> int:
         """Send what the system takes of some buffers; return how many bytes.
 
         What it did not take is encrypted already: the next call must begin with these very bytes.
         """
         if not self._ciphers:
-            return self._sock.sendmsg(buffers)
+            return self._sock.sendmsg(buffers, (), flags)
         if not self._unsent:
             self._unsent = memoryview(self._ciphers.encrypt.update(b"".join(buffers)))
-        sent = self._sock.send(self._unsent)
+        sent = self._sock.send(self._unsent, flags)
         self._unsent = self._unsent[sent:]
         return sent
 

@@ -4,16 +4,21 @@
     reader     --upload()------> |  blocks asked of us  |--> writer thread --sendmsg--> socket
     reader     --cancel()-- - -> |  (one less)          |
 
-Nobody else sends, and nobody waits for the writer: two honest peers that upload to each other with deep
-pipelines fill both socket buffers, and if a reader sent too, both would wait for ever. Messages go out
+Nobody waits for the writer or for the peer: two honest peers that upload to each other with deep
+pipelines fill both socket buffers, and if their readers waited to send, both would wait for ever. Messages go out
 before blocks.
+
+To wake a thread takes longer than to send a few requests. So when the writer has nothing to do, who has encoded
+messages for the peer sends them himself, as far as the system takes them at once; what it does not take is the writer's.
 
 Spec: BEP 3 (keep-alive, choking drops what was asked), BEP 6 (reject, allowed fast).
 Thread: `_run` is the writer thread; every method may be called from any thread and returns at once.
-Lock: `_wake` (a Condition), a leaf, around the outbox; reading and sending happen outside.
+Lock: `_wake` (a Condition), a leaf, around the outbox; reading and sending happen outside. One thread sends at a time:
+the writer, or, while that is idle, the one that has set `_is_sending`.
 """
 
 import logging
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -85,6 +90,8 @@ class PeerWriter:
         # A set in order: cancelling is one look-up. A `dict` would keep holes where blocks are taken, at its beginning.
         self._uploads: OrderedDict[Request, None] = OrderedDict()
         self._next_uploads: list[Request] = []  # those that were booked together
+        self._is_idle = False  # the writer waits
+        self._is_sending = False  # another thread sends meanwhile
         self._closed = False
         self._overflow = False
         self.am_choking = True
@@ -113,9 +120,21 @@ class PeerWriter:
                 self._drop_uploads()
 
     def send(self, data: bytes) -> None:
-        """Queue whole messages that are encoded already."""
+        """Send whole messages that are encoded already: at once, or queue them while somebody else is sending."""
         with self._wake:
-            self._put(data)
+            at_once = self._is_idle and not (self._messages or self._is_sending or self._closed or self._trace)
+            if at_once:
+                self._is_sending = True
+            else:
+                self._put(data)
+        if at_once:
+            rest = self._send_at_once(data)
+            with self._wake:
+                self._is_sending = False
+                if rest:
+                    self._messages.insert(0, rest)
+                if self._has_work():
+                    self._wake.notify()
 
     def upload(self, *requests: Request) -> int:
         """Queue blocks that the peer asked for; return how many are queued now."""
@@ -143,9 +162,11 @@ class PeerWriter:
             self._wake.notify()
 
     def join(self) -> None:
-        """Wait for the writer thread; the connection's reader does so last of all."""
+        """Wait until nobody sends any more; the connection's reader does so last of all, when it has closed us."""
         if self._thread.is_alive():
             self._thread.join()
+        with self._wake:
+            self._wake.wait_for(lambda: not self._is_sending)
 
     # --- under the lock --------------------------------------------------------------------------------
 
@@ -215,10 +236,15 @@ class PeerWriter:
         """Wait for something to send; a keep-alive when nothing came for long; None at the end."""
         with self._wake:
             upload_wait = self._uploads_from - time.monotonic() if self._booked else self._config.keep_alive_interval
-            if not self._wake.wait_for(self._has_work, max(0.0, upload_wait)) and not self._booked:
-                return [KeepAlive().encode()], []
+            self._is_idle = True
+            has_work = self._wake.wait_for(self._has_work, max(0.0, upload_wait))
+            self._is_idle = False
             if self._closed:
                 return None
+            if self._is_sending:
+                return [], []  # time is up, but another thread may be in the middle of a message
+            if not has_work and not self._booked:
+                return [KeepAlive().encode()], []
             messages, self._messages = self._messages, []
             requests = []
             if self._booked and time.monotonic() >= self._uploads_from:
@@ -230,7 +256,8 @@ class PeerWriter:
 
     def _has_work(self) -> bool:
         """Tell whether to stop waiting: for blocks only when none are booked yet."""
-        return bool(self._messages or self._closed or (self._uploads and not self._booked))
+        has_something = self._messages or (self._uploads and not self._booked)
+        return self._closed or bool(has_something and not self._is_sending)
 
     def _choose_uploads(self) -> list[Request]:
         """Return the blocks that go out together next, oldest first."""
@@ -255,6 +282,14 @@ class PeerWriter:
                 buffers.append(piece_header(index, begin, length))
                 buffers.append(data[begin - first : begin - first + length])
         return buffers
+
+    def _send_at_once(self, data: bytes) -> bytes:
+        """Send what the system takes without waiting; return the rest. Where that fails, the writer will see why."""
+        try:
+            sent = self._sock.sendmsg([data], (), socket.MSG_DONTWAIT)
+        except OSError:
+            sent = 0
+        return data[sent:]
 
     def _send_all(self, buffers: Sequence[bytes | memoryview]) -> None:
         """Send buffers, in one system call if the kernel takes them all."""
