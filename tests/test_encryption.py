@@ -203,6 +203,23 @@ def test_a_send_that_the_system_takes_in_part_goes_on_where_it_stopped(
     assert received.result() == data
 
 
+def test_a_send_that_must_not_wait_goes_on_where_it_stopped(
+    ends: tuple[socket.socket, socket.socket], background: ThreadPoolExecutor
+) -> None:
+    """The flag counts with and without RC4."""
+    accepted, dialled = negotiate(ends, background)
+    ends[0].settimeout(None)
+    data, received = payload(3_000_000), b""
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[accepted.sendmsg([left], (), socket.MSG_DONTWAIT) :]
+        except BlockingIOError:
+            received += read(dialled, 50_000)
+    received += read(dialled, len(data) - len(received))
+    assert received == data
+
+
 def test_a_part_of_a_buffer_is_decrypted_in_its_place(
     ends: tuple[socket.socket, socket.socket], background: ThreadPoolExecutor
 ) -> None:

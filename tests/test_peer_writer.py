@@ -5,7 +5,8 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 
@@ -233,6 +234,115 @@ def test_a_cancelled_block_is_not_sent(rig: Rig) -> None:
     writer.cancel(D)
     rig.gate.set()
     assert rig.receive(2) == [answer(A), answer(C)]
+
+
+# --- sending at once --------------------------------------------------------------------------------------
+
+
+class SlowSocket(socket.socket):
+    """Notes which threads send; may be held in the middle of a send, after the first bytes."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(fileno=sock.detach())
+        self.senders: list[str] = []
+        self.first = -1  # bytes that it takes before it is held; -1 for all, at once
+        self.held, self.gate = threading.Event(), threading.Event()
+
+    def sendmsg(self, buffers: Iterable[bytes | memoryview], *more: Any) -> int:  # type: ignore[override] # noqa: ANN401
+        """Send, or only begin to."""
+        self.senders.append(threading.current_thread().name)
+        if self.first < 0:
+            return super().sendmsg(buffers, *more)
+        first, self.first = self.first, -1
+        sent = super().sendmsg([b"".join(buffers)[:first]]) if first else 0
+        self.held.set()
+        assert self.gate.wait(10)
+        if not first:
+            raise BlockingIOError
+        return sent
+
+
+@pytest.fixture
+def slow(rig: Rig) -> SlowSocket:
+    """Return the rig's socket."""
+    slow = SlowSocket(rig.near)
+    rig.near = slow
+    return slow
+
+
+def idle(writer: PeerWriter) -> PeerWriter:
+    """Return the writer when it waits for something to do."""
+    wait_until(lambda: writer._is_idle)
+    return writer
+
+
+def test_while_the_writer_is_idle_encoded_messages_are_sent_by_who_has_them(rig: Rig, slow: SlowSocket) -> None:
+    """To wake the writer would take longer than to send them."""
+    writer = idle(rig.start())
+    writer.send(A.encode() + B.encode())
+    assert slow.senders == [threading.current_thread().name]
+    assert rig.receive(2) == [A, B]
+
+
+def test_while_the_writer_is_at_work_encoded_messages_wait_for_it(rig: Rig) -> None:
+    """One thread sends at a time."""
+    writer = rig.start_held()
+    writer.send(B.encode())
+    assert writer.waiting == 1
+    rig.gate.set()
+    assert rig.receive(2) == [answer(A), B]
+
+
+@pytest.mark.parametrize("taken", [0, 5])
+def test_what_the_system_does_not_take_at_once_is_sent_first_by_the_writer(
+    rig: Rig, slow: SlowSocket, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    """Before what others queue meanwhile, and before a keep-alive, which would stand in the middle of a message."""
+    writer = idle(rig.start(Config(keep_alive_interval=0.02)))
+    slow.first = taken
+    sender = threading.Thread(target=writer.send, args=(A.encode(),))
+    sender.start()
+    assert slow.held.wait(10)
+    writer.send(B.encode())
+    writer.send_message(Interested())
+    looks: list[bool] = []
+    has_work = writer._has_work
+    monkeypatch.setattr(writer, "_has_work", lambda: looks.append(has_work()) or looks[-1])
+    wait_until(lambda: len(looks) > 10)  # it is time for a keep-alive, again and again
+    assert not any(looks)
+    assert writer.waiting == 2
+    slow.gate.set()
+    sender.join(10)
+    messages = iter(rig.peer.next_message, Interested())
+    assert [message for message in messages if message != KeepAlive()] == [A, B]
+
+
+def test_a_large_batch_reaches_a_peer_that_reads_late(rig: Rig) -> None:
+    """Whatever part of it the socket's buffer takes."""
+    writer = idle(rig.start())
+    haves = [Have(index) for index in range(100_000)]
+    writer.send(b"".join(have.encode() for have in haves))
+    assert rig.receive(len(haves)) == haves
+
+
+def test_the_end_waits_for_whoever_is_sending(rig: Rig, slow: SlowSocket) -> None:
+    """The socket is closed after that: its number may be another one's a moment later."""
+    writer = idle(rig.start())
+    slow.first = 5
+    sender = threading.Thread(target=writer.send, args=(A.encode(),))
+    sender.start()
+    assert slow.held.wait(10)
+    writer.close()
+    ended = threading.Thread(target=writer.join)
+    ended.start()
+    writer._thread.join(10)
+    assert ended.is_alive()
+    slow.gate.set()
+    ended.join(10)
+    sender.join(10)
+    assert not ended.is_alive()
+    writer.send(B.encode())
+    assert len(slow.senders) == 1
 
 
 # --- waiting ----------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from torrent_client.protocol.messages import Request
 from torrent_client.request_book import PeerRecord, RequestBook
 
 REQUEST_BATCH = 4
-"""A peer is asked again when a quarter of its depth is free: waking its writer costs more than a block,
+"""A peer is asked again when a quarter of its depth is free: a system call costs more than a block,
 and three quarters in flight still hide the round trip."""
 
 LOOK_INTERVAL = 0.05

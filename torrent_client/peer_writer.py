@@ -9,7 +9,7 @@ pipelines fill both socket buffers, and if their readers waited to send, both wo
 before blocks.
 
 To wake a thread takes longer than to send a few requests. So when the writer has nothing to do, who has encoded
-messages for the peer sends them himself, as far as the system takes them at once; what it does not take is the writer's.
+messages for the peer sends them himself, as far as the system takes them at once; the rest is the writer's.
 
 Spec: BEP 3 (keep-alive, choking drops what was asked), BEP 6 (reject, allowed fast).
 Thread: `_run` is the writer thread; every method may be called from any thread and returns at once.
