@@ -282,7 +282,8 @@ def test_a_flood_is_left_to_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
             for port in range(1, 301):
                 sock.sendto(LocalAnnounce(port, (shared,)).encode(GROUP), (local_discovery.IPV4_GROUP, 6771))
-        wait_until(lambda: len(heard) == HEARD_A_SECOND, 4, "as many as may be")
+        ours = 2  # our own announcement, by IPv4 and IPv6: it may be read, too, and is nobody's
+        wait_until(lambda: len(heard) >= HEARD_A_SECOND - ours, 4, "as many as may be")
     finally:
         finder.stop()
     assert len(heard) <= 2 * HEARD_A_SECOND
