@@ -131,6 +131,13 @@ def call(manager: DownloadManager, name: str = "caller", reserved: bytes = bytes
     return peer
 
 
+def ask(peer: FakePeer, *requests: Request) -> None:
+    """Ask for blocks as soon as that is allowed."""
+    peer.send(Interested())
+    peer.expect(Unchoke)
+    peer.send(*requests)
+
+
 def wait_for_state(manager: DownloadManager, state: TorrentState) -> None:
     """Wait until a torrent is in a state."""
     wait_until(lambda: manager.state is state, what=f"state {state}")
@@ -756,9 +763,7 @@ def test_a_piece_that_we_lack_is_not_served(tmp_path: Path) -> None:
         wait_for_state(manager, TorrentState.DOWNLOADING)
         with call(manager) as peer:
             assert list(Bitfield.from_bytes(peer.expect(BitfieldMessage).bits, PIECES)) == [0]
-            peer.send(Interested())
-            peer.expect(Unchoke)
-            peer.send(Request(1, 0, 16), Request(0, 0, 16))
+            ask(peer, Request(1, 0, 16), Request(0, 0, 16))
             assert peer.expect(Piece) == Piece(0, 0, DATA[:16])
 
 
@@ -787,9 +792,7 @@ def test_a_cancelled_request_may_be_left_out(tmp_path: Path) -> None:
             return read_block(index, begin, length)
 
         manager.storage.read_block = slow  # type: ignore[method-assign]
-        peer.send(Interested())
-        peer.expect(Unchoke)
-        peer.send(Request(0, 0, 16))
+        ask(peer, Request(0, 0, 16))
         assert held.wait(10)
         peer.send(Request(1, 0, 16), Request(2, 0, 16), Cancel(1, 0, 16))
         peer.send(NotInterested())  # handled after the others
@@ -993,14 +996,10 @@ def test_a_disk_that_fails_while_seeding_costs_one_peer(tmp_path: Path) -> None:
     with seeding(tmp_path) as manager:
         os.truncate(tmp_path / "out" / "file.bin", PIECE_LENGTH)
         with call(manager, "unlucky") as peer:
-            peer.send(Interested())
-            peer.expect(Unchoke)
-            peer.send(Request(2, 0, 16))
+            ask(peer, Request(2, 0, 16))
             peer.read_until_gone()
         with call(manager, "lucky") as peer:
-            peer.send(Interested())
-            peer.expect(Unchoke)
-            peer.send(Request(2, 0, 16), Request(0, 0, 16))  # the former is not offered any more
+            ask(peer, Request(2, 0, 16), Request(0, 0, 16))  # the former is not offered any more
             assert peer.expect(Piece) == Piece(0, 0, DATA[:16])
         assert manager.state is TorrentState.COMPLETE
         assert not manager.pieces.has_piece(2)
@@ -1015,14 +1014,10 @@ def test_a_piece_is_not_lost_while_too_many_files_are_open(tmp_path: Path, monke
     with seeding(tmp_path, config=change(QUICK, max_open_files=0)) as manager:
         with monkeypatch.context() as moment, call(manager, "unlucky") as peer:
             moment.setattr(open_files, "_open_below", refuse)
-            peer.send(Interested())
-            peer.expect(Unchoke)
-            peer.send(Request(2, 0, 16))
+            ask(peer, Request(2, 0, 16))
             peer.read_until_gone()
         with call(manager, "lucky") as peer:
-            peer.send(Interested())
-            peer.expect(Unchoke)
-            peer.send(Request(2, 0, 16))
+            ask(peer, Request(2, 0, 16))
             assert peer.expect(Piece) == Piece(2, 0, DATA[2 * PIECE_LENGTH :][:16])
 
 
@@ -1031,9 +1026,7 @@ def test_what_cannot_be_read_any_more_is_fetched_again(tmp_path: Path) -> None:
     with seeding(tmp_path) as manager:
         os.truncate(tmp_path / "out" / "file.bin", PIECE_LENGTH)
         with call(manager, "leecher") as peer:
-            peer.send(Interested())
-            peer.expect(Unchoke)
-            peer.send(Request(2, 0, 16))
+            ask(peer, Request(2, 0, 16))
             peer.read_until_gone()
         with serving(seeder(TORRENT, DATA)) as [other]:
             manager.swarm.add_addresses([other.address], "test")
@@ -1046,9 +1039,7 @@ def test_data_that_is_not_ours_to_repair_is_left_alone(tmp_path: Path) -> None:
     with seeding(tmp_path, read_only=True) as manager:
         os.truncate(tmp_path / "out" / "file.bin", PIECE_LENGTH)
         with call(manager, "leecher") as peer:
-            peer.send(Interested())
-            peer.expect(Unchoke)
-            peer.send(Request(2, 0, 16))
+            ask(peer, Request(2, 0, 16))
             peer.read_until_gone()
         with serving(seeder(TORRENT, DATA)) as [other]:
             manager.swarm.add_addresses([other.address], "test")
@@ -1063,9 +1054,7 @@ def test_a_file_that_vanishes_while_seeding_ends_the_torrent(tmp_path: Path) -> 
     with seeding(tmp_path, config=change(QUICK, max_open_files=0)) as manager:
         (tmp_path / "out" / "file.bin").unlink()
         with call(manager, "leecher") as peer:
-            peer.send(Interested())
-            peer.expect(Unchoke)
-            peer.send(Request(2, 0, 16))
+            ask(peer, Request(2, 0, 16))
             peer.read_until_gone()
         wait_until(lambda: manager.state is TorrentState.ERROR)
         assert "it is not there (was a drive taken out?)" in str(manager.error)
@@ -1265,9 +1254,7 @@ def test_it_stops_while_a_peer_reads_nothing(tmp_path: Path) -> None:
     with download(tmp_path, torrent=torrent, seed=True) as manager:
         assert manager.wait(10)
         with call(manager) as peer:
-            peer.send(Interested())
-            peer.expect(Unchoke)
-            peer.send(*all_blocks(torrent))
+            ask(peer, *all_blocks(torrent))
             wait_until(lambda: manager.stats().uploaded > 0)
             stops_quickly(manager)
 

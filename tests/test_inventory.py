@@ -134,6 +134,12 @@ def test_what_an_earlier_run_did_not_sync_is_synced_by_this_one(tmp_path: Path, 
     third.end()
 
 
+def test_a_first_run_looks_at_no_file_for_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing that anybody wrote before; with many files each look would hold up the start."""
+    monkeypatch.setattr(Storage, "doubt_sync", lambda _storage: pytest.fail("looked"))
+    Run(tmp_path).end()
+
+
 def test_files_that_were_hashed_count_as_unsynced(tmp_path: Path) -> None:
     """Somebody may have copied them there a moment ago."""
     (tmp_path / "out").mkdir()

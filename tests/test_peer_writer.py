@@ -246,11 +246,15 @@ class SlowSocket(socket.socket):
         super().__init__(fileno=sock.detach())
         self.senders: list[str] = []
         self.first = -1  # bytes that it takes before it is held; -1 for all, at once
+        self.bug: Exception | None = None  # raised once
         self.held, self.gate = threading.Event(), threading.Event()
 
     def sendmsg(self, buffers: Iterable[bytes | memoryview], *more: Any) -> int:  # type: ignore[override] # noqa: ANN401
         """Send, or only begin to."""
         self.senders.append(threading.current_thread().name)
+        bug, self.bug = self.bug, None
+        if bug:
+            raise bug
         if self.first < 0:
             return super().sendmsg(buffers, *more)
         first, self.first = self.first, -1
@@ -343,6 +347,15 @@ def test_the_end_waits_for_whoever_is_sending(rig: Rig, slow: SlowSocket) -> Non
     assert not ended.is_alive()
     writer.send(B.encode())
     assert len(slow.senders) == 1
+
+
+def test_a_bug_while_sending_does_not_hold_up_the_end(rig: Rig, slow: SlowSocket) -> None:
+    """However a turn ends, the next one may send; else `join` would wait for ever."""
+    writer = idle(rig.start())
+    slow.bug = ZeroDivisionError("oops")
+    with pytest.raises(ZeroDivisionError):
+        writer.send(A.encode())
+    assert rig.receive(1) == [A]  # from the writer's thread
 
 
 # --- waiting ----------------------------------------------------------------------------------------------

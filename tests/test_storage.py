@@ -626,17 +626,22 @@ def test_sync_syncs_what_was_written_once(make: Callable[..., Storage], monkeypa
     assert len(synced) == 2
 
 
-def test_a_write_that_failed_late_is_told_by_sync(
-    make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Disks report some errors only when data is forced out."""
+@pytest.fixture
+def bad_disk(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Let every sync fail, until this is undone."""
 
     def fail(_descriptor: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
+    monkeypatch.setattr(os, "fsync", fail)
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("bad_disk")
+def test_a_write_that_failed_late_is_told_by_sync(make: Callable[..., Storage]) -> None:
+    """Disks report some errors only when data is forced out."""
     storage = make(100)
     storage.preallocate()
-    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(StorageError, match="the disk reports an error"):
         storage.sync()
 
@@ -660,19 +665,14 @@ def test_what_was_written_counts_as_synced_when_the_disk_has_said_so(
 
 
 def test_a_file_that_could_not_be_synced_never_counts_as_synced_again(
-    make: Callable[..., Storage], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make: Callable[..., Storage], bad_disk: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Linux tells of an error once, and says that all is well when it is asked again."""
-
-    def fail(_descriptor: int) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
     storage = make(100)
     storage.preallocate()
-    monkeypatch.setattr(os, "fsync", fail)
     assert not storage.sync_within(10)
     assert "the disk reports an error" in caplog.text
-    monkeypatch.undo()
+    bad_disk.undo()
     assert not storage.sync_within(10)
 
 

@@ -97,18 +97,17 @@ class Inventory:
             self._claim.take()
         state = self._resume.load() if self._resume else None
         self._storage.find_parts()
-        if not state or not state.synced:
-            self._storage.doubt_sync()
         believed, doubtful = judge_files(state, self._storage, self._torrent.piece_count)
         if state:
             self.earlier = Progress(state.uploaded, state.downloaded, 0)
+        if doubtful or (state and believed and not state.synced):
+            self._storage.doubt_sync()
         for index in believed:
             self._pieces.mark_complete(index)
         if not self._read_only:
             self._storage.check_free_space(self._storage.bytes_to_allocate())
         if doubtful:
             on_checking()
-            self._storage.doubt_sync()
             self._check(doubtful)
         if not self._is_stopping():
             self._make_ready(doubtful)

@@ -8,7 +8,7 @@
     request request request request ... -----> piece, piece, piece ...
 
 A connection has two threads. The *reader* is the caller of `receive`: it alone reads, and it owns the
-socket. The *writer* (`peer_writer`) alone sends. `close` may be called from anywhere, any number of times:
+socket. The *writer* (`peer_writer`) sends. `close` may be called from anywhere, any number of times:
 it shuts the socket down, which wakes both; the reader then calls `finish`, which joins the writer and
 closes the socket, the only place that does.
 

@@ -128,13 +128,7 @@ class PeerWriter:
             else:
                 self._put(data)
         if at_once:
-            rest = self._send_at_once(data)
-            with self._wake:
-                self._is_sending = False
-                if rest:
-                    self._messages.insert(0, rest)
-                if self._has_work():
-                    self._wake.notify()
+            self._send_at_once(data)
 
     def upload(self, *requests: Request) -> int:
         """Queue blocks that the peer asked for; return how many are queued now."""
@@ -283,13 +277,20 @@ class PeerWriter:
                 buffers.append(data[begin - first : begin - first + length])
         return buffers
 
-    def _send_at_once(self, data: bytes) -> bytes:
-        """Send what the system takes without waiting; return the rest. Where that fails, the writer will see why."""
+    def _send_at_once(self, data: bytes) -> None:
+        """Send what the system takes without waiting, and leave the rest to the writer."""
+        sent = 0
         try:
             sent = self._sock.sendmsg([data], (), socket.MSG_DONTWAIT)
-        except OSError:
-            sent = 0
-        return data[sent:]
+        except OSError:  # nothing was sent: the buffer is full, or the writer will see why
+            pass
+        finally:
+            with self._wake:
+                self._is_sending = False
+                if sent < len(data):
+                    self._messages.insert(0, data[sent:])
+                if self._has_work():
+                    self._wake.notify()
 
     def _send_all(self, buffers: Sequence[bytes | memoryview]) -> None:
         """Send buffers, in one system call if the kernel takes them all."""

@@ -103,7 +103,7 @@ class Storage:
         self._open_files = OpenFiles(root, self._entries, max_open_files, read_only=read_only)
         self._unsynced: set[int] = set()  # numbers of files with something that was not synced yet
         self._syncing: set[int] = set()  # of those that are being synced, or where that failed
-        self._syncer: Thread | None = None
+        self._syncer = Thread()  # the one of `sync_within`, when it has been called
         self._unseen: set[int] = set()  # numbers of files that were not looked at since they were written to
         self._look_again = 0.0  # when to look at them
         self._clock = clock
@@ -346,7 +346,7 @@ class Storage:
     @property
     def is_syncing(self) -> bool:
         """Whether the thread of `sync_within` is at it."""
-        return self._syncer is not None and self._syncer.is_alive()
+        return self._syncer.is_alive()
 
     def doubt_sync(self) -> None:
         """Take nothing of what is there for synced: an earlier run, or somebody else, wrote it."""
@@ -373,7 +373,7 @@ class Storage:
 
         It goes on after that, and a disk that hangs is left to itself. For one caller at a time.
         """
-        if self._syncer is None or not self._syncer.is_alive():
+        if not self.is_syncing:
             self._syncer = Thread(target=self._sync_or_warn, name="sync", daemon=True)
             self._syncer.start()
         self._syncer.join(seconds)
