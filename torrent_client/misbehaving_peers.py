@@ -226,6 +226,11 @@ class Flood(Behaviour):
         "its memory does not grow."
     )
 
+    def greet(self, talk: Talk) -> None:
+        """Begin with it, before a quick caller has got what it wants and gone."""
+        super().greet(talk)
+        self.tick(talk)
+
     def tick(self, talk: Talk) -> None:
         """Send sixteen blocks at once, and a hundred haves."""
         length = min(BLOCK_SIZE, talk.torrent.total_length)
